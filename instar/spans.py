@@ -1,0 +1,125 @@
+"""How long: a stretch of time (`10 min`) or of training (`5 %`, `2 epochs`, `1000 steps`, `50000 samples`)."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+_TRAINING = ("%", "epochs", "steps", "samples")
+_SPELLINGS = {
+    "sec": "s",
+    "second": "s",
+    "seconds": "s",
+    "minute": "min",
+    "minutes": "min",
+    "hour": "h",
+    "hours": "h",
+}
+_SPELLINGS |= {"m": "min", "epoch": "epochs", "step": "steps", "sample": "samples"}
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*(%|[A-Za-z]+)\s*")
+_ALLOWED = "a number and one of s, min, h, %, epochs, steps, samples, for example '10 min' or '5 %'"
+
+
+@dataclass(frozen=True)
+class Span:
+    """An amount and its unit: s, min, h, %, epochs, steps or samples. `Span.parse("5 %")` reads one."""
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Span":
+        """The span that `text` spells; raises ValueError saying what is allowed."""
+        found = _PATTERN.fullmatch(text)
+        unit = found and _SPELLINGS.get(found[2], found[2])
+        if not found or unit not in (*_SECONDS, *_TRAINING):
+            raise ValueError(f"must be {_ALLOWED}")
+        return cls(float(found[1]), unit)
+
+    def __str__(self) -> str:
+        amount = int(self.amount) if self.amount == int(self.amount) else self.amount
+        return f"{amount} {self.unit}"
+
+    @property
+    def is_time(self) -> bool:
+        """Whether this is a stretch of time, rather than of training."""
+        return self.unit in _SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """The length in seconds; raises ValueError for a stretch of training."""
+        if not self.is_time:
+            raise ValueError(f"{self} is not a time")
+        return self.amount * _SECONDS[self.unit]
+
+    def samples(self, *, epoch_samples: int, batch: int, total: int) -> int:
+        """The length in samples; raises ValueError for a stretch of time.
+
+        epoch_samples   samples in one epoch
+        batch           samples in one step
+        total           samples in the whole training: what `%` is a share of
+        """
+        scale = {
+            "%": total / 100,
+            "epochs": epoch_samples,
+            "steps": batch,
+            "samples": 1,
+        }
+        if self.unit not in scale:
+            raise ValueError(f"{self} is a time, not a stretch of training")
+        return round(self.amount * scale[self.unit])
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            _validated,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                str, when_used="json"
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "pattern": r"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*(%|[A-Za-z]+)\s*$",
+            "examples": ["10 min", "5 %"],
+        }
+
+
+def _validated(value: Any) -> Span:
+    if isinstance(value, Span):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"must be {_ALLOWED}")
+    return Span.parse(value)
+
+
+def _time(span: Span) -> Span:
+    if not span.is_time:
+        raise ValueError(
+            "must be a time: a number and one of s, min, h, for example '10 min'"
+        )
+    return span
+
+
+def _training(span: Span) -> Span:
+    if span.is_time:
+        raise ValueError(
+            "must be a stretch of training: a number and one of %, epochs, steps, samples"
+        )
+    return span
+
+
+Time = Annotated[Span, AfterValidator(_time)]
+"""A span of s, min or h only."""
+
+Training = Annotated[Span, AfterValidator(_training)]
+"""A span of %, epochs, steps or samples only."""
