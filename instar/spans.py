@@ -95,11 +95,7 @@ class Span:
 
 
 def _validated(value: Any) -> Span:
-    if isinstance(value, Span):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"must be {_ALLOWED}")
-    return Span.parse(value)
+    return value if isinstance(value, Span) else Span.parse(str(value))
 
 
 def _time(span: Span) -> Span:
