@@ -73,20 +73,14 @@ class Span:
         return round(self.amount * scale[self.unit])
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             _validated,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                str, when_used="json"
-            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {
             "type": "string",
             "pattern": r"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*(%|[A-Za-z]+)\s*$",
@@ -100,17 +94,13 @@ def _validated(value: Any) -> Span:
 
 def _time(span: Span) -> Span:
     if not span.is_time:
-        raise ValueError(
-            "must be a time: a number and one of s, min, h, for example '10 min'"
-        )
+        raise ValueError("must be a time: a number and one of s, min, h, for example '10 min'")
     return span
 
 
 def _training(span: Span) -> Span:
     if span.is_time:
-        raise ValueError(
-            "must be a stretch of training: a number and one of %, epochs, steps, samples"
-        )
+        raise ValueError("must be a stretch of training: a number and one of %, epochs, steps, samples")
     return span
 
 
