@@ -1,10 +1,20 @@
 """Settings: typed, frozen, closed. What every recipe, plug-in and site is made of."""
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+import json
+from dataclasses import dataclass
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from instar import documents, plugins
+from instar.documents import Document, parse, read
+from instar.errors import ConfigError
+from instar.overrides import override
 from instar.spans import Span, Time, Training
 
-__all__ = ["Settings", "Span", "Time", "Training"]
+__all__ = ["Document", "Settings", "Shelf", "Span", "Time", "Training", "dump", "override", "parse", "read"]
 
 
 class Settings(BaseModel):
@@ -14,9 +24,75 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_default=True,
-        ser_json_inf_nan="constants",
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, ser_json_inf_nan="constants"
     )
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Marks a field that holds the settings of one plug-in: `model: Annotated[SerializeAsAny[Settings], Shelf(…)]`.
+
+    The value may be a kind (`cosine`), or a mapping with `kind` and the plug-in's own keys.
+
+    shelf     folder of the plug-ins
+    default   the kind where none is said
+    names     whether a word that is no kind is the `name` of the default kind: `model: resnet50`
+    """
+
+    shelf: str
+    default: str
+    names: bool = False
+
+    def spelled_out(self, value: Any) -> dict[str, Any]:
+        """The mapping, `kind` first, that a short form stands for."""
+        given = {"kind": value} if isinstance(value, str) else dict(value)
+        kind = given.pop("kind", self.default)
+        if self.names and "name" not in given and self._is_name(kind):
+            return {"kind": self.default, "name": kind, **given}
+        return {"kind": kind, **given}
+
+    def settings(self, kind: str) -> type[Settings]:
+        """The settings class of a kind; raises ConfigError where there is none."""
+        found = getattr(plugins.load(self.shelf, kind), "Settings", None)
+        if not (isinstance(found, type) and issubclass(found, Settings)):
+            raise ConfigError(f"{kind!r} has no class Settings(instar.settings.Settings)")
+        return found
+
+    def _is_name(self, kind: Any) -> bool:
+        kinds = plugins.kinds(self.shelf)
+        # A near miss of a kind is a slip of the pen, not the name of a network. A dotted word may be either.
+        return isinstance(kind, str) and kind not in kinds and not difflib.get_close_matches(kind, kinds, cutoff=0.75)
+
+    def _validated(self, value: Any, info: ValidationInfo) -> Settings:
+        if isinstance(value, Settings):
+            return value
+        if not isinstance(value, str | dict):
+            raise PydanticCustomError("plugin", "must be a kind, or a mapping with `kind` and its settings")
+        given = self.spelled_out(value)
+        try:
+            settings = self.settings(given["kind"] if isinstance(given["kind"], str) else repr(given["kind"]))
+        except ConfigError as error:
+            raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from error
+        # The strictness of JSON mode is not handed on to a plain validator, so it is asked for again.
+        if info.mode == "json":
+            return settings.model_validate_json(json.dumps(given), strict=True)
+        return settings.model_validate(given)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._validated, serialization=core_schema.plain_serializer_function_ser_schema(_plain)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        kinds = plugins.kinds(self.shelf)
+        word: dict[str, Any] = {"type": "string"} if self.names else {"enum": kinds}
+        return {"anyOf": [word, *(handler(self.settings(kind).__pydantic_core_schema__) for kind in kinds)]}
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(mode="json")
+
+
+def dump(settings: Settings) -> str:
+    """The settings as YAML; read back and validated they are equal."""
+    return documents.dump(settings.model_dump(mode="json"))
