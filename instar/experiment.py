@@ -103,6 +103,8 @@ class Augment(Settings):
     """Largest shift of hue, as a share of the colour circle."""
     erase: Probability | None = None
     """Probability that a random box is greyed out."""
+    normalise: bool = True
+    """Whether pixels are scaled by the mean and deviation the network was trained with."""
 
 
 class StopEarly(Settings):

@@ -1,0 +1,22 @@
+"""Site: where and with what something runs. Never part of what is learnt."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from instar.settings import Settings, Span, Time
+
+
+class Site(Settings):
+    """This machine, for this run: the same experiment elsewhere is still the same experiment."""
+
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Processes that train together, one a device; auto for every GPU there is, or one process on the CPU."""
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
+    """Processes a device that read images; 0 reads them in the training process."""
+    walltime: Time | None = None
+    """How long this may take; training saves and stops in time. Null for as long as it needs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes."""
+    timeout: Time = Span(60, "s")
+    """How long one image may take to read before it is named and training stops."""
