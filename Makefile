@@ -1,0 +1,34 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up everything they need.
+PY := .venv/bin/python
+
+.PHONY: demo test check format setup scenarios chaos lock clean
+.DEFAULT_GOAL := demo
+
+demo: setup           ## handwritten digits to an evaluated classifier and its page
+	.venv/bin/instar demo
+
+test: setup           ## the tests, without network or GPU
+	$(PY) -m pytest -m "not scenario" -n 2
+
+check: setup          ## format, lint, types, layers
+	.venv/bin/ruff format --check instar tests benchmarks
+	.venv/bin/ruff check instar tests benchmarks
+	.venv/bin/mypy
+	$(PY) -m pytest -q tests/test_layers.py
+
+format: setup
+	.venv/bin/ruff format instar tests benchmarks
+	.venv/bin/ruff check --fix instar tests benchmarks
+
+scenarios: setup      ## the slow tests too
+	$(PY) -m pytest -n 2
+
+chaos: setup          ## kill the training N times at random and compare with an undisturbed run
+	$(PY) -m tests.scenarios.chaos --kills $(or $(N),100)
+
+setup:
+	@.ci/setup
+
+lock: setup           ## resolve the dependencies anew
+	.boot/bin/uv pip compile pyproject.toml --extra dev --extra bench -c .ci/floor.txt --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -q -o requirements.lock
