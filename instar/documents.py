@@ -21,6 +21,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML 
 _MOST_BYTES = 1_000_000
 _MOST_VALUES = 20_000  # a few lines of aliases can spell 10^9 values
 _DEEPEST = 40
+_MOST_DIGITS = 100  # Python refuses to turn thousands of digits into an int; as a float they are infinite
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -93,15 +94,12 @@ def scalar(text: str) -> Any:
         return None
     if _BOOLEAN.fullmatch(text):
         return text[0] in "tT"
-    if _INTEGER.fullmatch(text):
-        # Python refuses to turn more digits than this into an int, and no setting needs them.
-        return int(text) if len(text) < 4000 else text
+    if _INTEGER.fullmatch(text) and len(text) < _MOST_DIGITS:
+        return int(text)
     if _OTHER_BASE.fullmatch(text):
         return int(text, 0)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _INFINITE.fullmatch(text):
-        return float(text.replace(".", ""))
+    if _FLOAT.fullmatch(text) or _INFINITE.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text
 
 

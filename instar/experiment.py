@@ -1,14 +1,21 @@
 """Experiment: what is learnt from what. YAML becomes one typed, frozen value; every mistake is reported at once."""
 
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, model_validator
 
-from instar.settings import Settings, Shelf, Span, Training
+from instar import plugins
+from instar.engine.augment import Augment
+from instar.errors import ConfigError
+from instar.settings import Document, Settings, Shelf, Span, Training, override, read
+from instar.validation import conflict, validate
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -52,7 +59,7 @@ class Data(Settings):
 
     root: Path
     """Folder of the images: one folder a class, or whatever `table` points into."""
-    reader: Annotated[SerializeAsAny[Settings], Shelf("readers", default="image_label")] = Field(default="image_label")
+    reader: Annotated[Any, Shelf("readers", default="image_label")] = "image_label"
     """What a row is read as."""
     table: Path | None = None
     """CSV or Parquet file with one row an image, instead of one folder a class."""
@@ -66,45 +73,6 @@ class Data(Settings):
     """Classes with fewer images are left out; no file is touched."""
     max_bad: Share = 0.05
     """Largest share of unreadable files to go on with."""
-
-
-class Augment(Settings):
-    """How training images are varied. `kind` is a preset; any other key overrides one thing in it, null keeps it."""
-
-    kind: Literal["standard", "butterflies", "food", "cifar", "none"] = "standard"
-    """The preset."""
-    size: Annotated[int, Field(ge=8, le=4096)] = 224
-    """Height and width of what the network sees, in pixels."""
-    resize: Positive | None = None
-    """Short side that evaluation resizes to before it crops the centre, in pixels."""
-    scale: tuple[Probability, Probability] | None = None
-    """Smallest and largest share of the image's area that a random crop keeps."""
-    ratio: tuple[float, float] | None = None
-    """Narrowest and widest aspect (width / height) of a random crop."""
-    pad: Annotated[int, Field(ge=0)] | None = None
-    """Pixels of padding around an image that is then cropped at a random place, instead of a crop by area."""
-    hflip: Probability | None = None
-    """Probability of a mirror image, left to right."""
-    vflip: Probability | None = None
-    """Probability of a mirror image, top to bottom."""
-    perspective: Share | None = None
-    """Strength of a random perspective, 0 to 1."""
-    perspective_p: Probability | None = None
-    """Probability of that perspective."""
-    rotation: Annotated[float, Field(ge=0, le=180)] | None = None
-    """Largest rotation either way, in degrees."""
-    brightness: Annotated[float, Field(ge=0)] | None = None
-    """Largest relative change of brightness."""
-    contrast: Annotated[float, Field(ge=0)] | None = None
-    """Largest relative change of contrast."""
-    saturation: Annotated[float, Field(ge=0)] | None = None
-    """Largest relative change of saturation."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] | None = None
-    """Largest shift of hue, as a share of the colour circle."""
-    erase: Probability | None = None
-    """Probability that a random box is greyed out."""
-    normalise: bool = True
-    """Whether pixels are scaled by the mean and deviation the network was trained with."""
 
 
 class StopEarly(Settings):
@@ -128,8 +96,8 @@ class OnNan(Settings):
 class Train(Settings):
     """How long, how large, how exact, and what is kept."""
 
-    epochs: Positive = 12
-    """Passes over the training rows."""
+    epochs: Annotated[float, Field(gt=0)] = 12
+    """Passes over the training rows; 0.5 is half of one."""
     batch: Positive = 64
     """Images in one step, over all devices together."""
     micro: Positive | None = None
@@ -175,17 +143,128 @@ class Experiment(Settings):
     """The one number all randomness follows from."""
     data: Data
     """What is learnt from."""
-    model: Annotated[SerializeAsAny[Settings], Shelf("models", default="timm", names=True)] = Field(default="timm")
+    model: Annotated[Any, Shelf("models", default="timm", names=True)] = "timm"
     """The network."""
-    task: Annotated[SerializeAsAny[Settings], Shelf("tasks", default="classification")] = Field(
-        default="classification"
-    )
+    task: Annotated[Any, Shelf("tasks", default="classification")] = "classification"
     """What is learnt: loss, balance, scores."""
     augment: Augment = Augment()
     """How training images are varied."""
-    optim: Annotated[SerializeAsAny[Settings], Shelf("optimizers", default="adamw")] = Field(default="adamw")
+    optim: Annotated[Any, Shelf("optimizers", default="adamw")] = "adamw"
     """How weights are changed."""
-    schedule: Annotated[SerializeAsAny[Settings], Shelf("schedules", default="cosine")] = Field(default="cosine")
+    schedule: Annotated[Any, Shelf("schedules", default="cosine")] = "cosine"
     """How the learning rate moves over the training."""
     train: Train = Train()
     """How long, how large, and what is kept."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Experiment":
+        if found := list(_conflicts(self)):
+            raise conflict(found)
+        return self
+
+
+# Settings that change what is kept and told, but not what is learnt.
+_UNDECISIVE = ("name", "train.every", "train.keep", "train.log")
+
+
+def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment a recipe, a run folder or a folder of images stands for, after `key=value` overrides.
+
+    Paths are made absolute: a run must find its images from any folder. Raises ConfigError with every mistake at once.
+    """
+    document, rest = _document(source, overrides)
+    loaded = validate(Experiment, override(document, rest))
+    return loaded.model_copy(update={"data": _absolute(loaded.data)})
+
+
+def signature(experiment: Experiment) -> str:
+    """A hash of everything that decides the result, in hexadecimal."""
+    decisive = json.dumps(_decisive(experiment), sort_keys=True)
+    return hashlib.sha256(decisive.encode()).hexdigest()
+
+
+def differences(before: Experiment, after: Experiment) -> list[str]:
+    """What decides the result and differs: `optim.lr: 0.1 -> 0.01`, one line a setting."""
+    old, new = _decisive(before), _decisive(after)
+    names = dict.fromkeys([*old, *new])
+    return [
+        f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
+        for name in names
+        if old.get(name, ...) != new.get(name, ...)
+    ]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, over all kinds that come with Instar, for completion in editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
+
+
+def _document(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], Sequence[str]]:
+    """What the source says, and the overrides it leaves to be applied."""
+    if isinstance(source, dict):
+        return source, overrides
+    path = Path(source)
+    if path.is_dir():
+        saved = path / "experiment.yaml"
+        return (read(saved) if saved.is_file() else Document({"data": {"root": str(path)}})), overrides
+    if not path.exists():
+        raise ConfigError(_no_such_file(path))
+    document = read(path)
+    if "defaults" in document:
+        from instar.composition import compose  # Hydra takes a third of a second to import
+
+        return compose(path, document, overrides)
+    return document, overrides
+
+
+def _no_such_file(path: Path) -> str:
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f"Did you mean {str(path.with_name(near[0]))!r}?" if near else "Give a folder of images or a recipe."
+    return f"{path} does not exist. {hint}"
+
+
+def _absolute(data: Data) -> Data:
+    index = data.index and data.index.model_copy(
+        update={name: path.expanduser().absolute() for name, path in dict(data.index).items() if path is not None}
+    )
+    table = data.table and data.table.expanduser().absolute()
+    return data.model_copy(update={"root": data.root.expanduser().absolute(), "table": table, "index": index})
+
+
+def _decisive(experiment: Experiment) -> dict[str, Any]:
+    flat = dict(_flat(experiment.model_dump(mode="json")))
+    return {name: value for name, value in flat.items() if name not in _UNDECISIVE}
+
+
+def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield above + name, value
+
+
+def _shown(values: dict[str, Any], name: str) -> str:
+    return json.dumps(values[name], ensure_ascii=False) if name in values else "not there"
+
+
+def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Settings that do not go together: the keys, the first of them to blame, and why."""
+    data, train = experiment.data, experiment.train
+    if train.micro is not None and train.micro > train.batch:
+        yield ("train.micro", "train.batch"), f"{train.micro} is more than train.batch, {train.batch}"
+    if data.table and data.index:
+        yield ("data.index", "data.table"), "index files count the class folders, so they cannot go with a table"
+    if data.columns != Columns() and not data.table:
+        yield ("data.columns", "data.table"), "there are columns, but no table. Write data.table=FILE."
+    validates = data.index.val is not None if data.index else data.split.val > 0
+    if not validates and train.stop_early:
+        yield ("train.stop_early", "data.split.val"), "needs validation rows, but data.split.val is 0"
+    if not validates and experiment.schedule.kind == "plateau":
+        yield ("schedule", "data.split.val"), "plateau needs validation rows, but data.split.val is 0"
+    needs: frozenset[str] = getattr(plugins.load("tasks", experiment.task.kind), "needs", frozenset())
+    gives: frozenset[str] = getattr(plugins.load("readers", data.reader.kind), "gives", needs)
+    if needs - gives:
+        lacking = ", ".join(sorted(needs - gives))
+        yield ("data.reader", "task"), f"{data.reader.kind} does not give {lacking}, which {experiment.task.kind} needs"

@@ -15,8 +15,8 @@ _PART = re.compile(r"[A-Za-z0-9_-]+")
 def override(document: dict[str, Any], changes: Sequence[str]) -> Document:
     """The document with `key=value` set, `+key=value` added and `~key` taken away, in this order.
 
-    `+key=value` wants the key to be absent, `~key` wants it there; `key=value` takes either. A value in brackets, braces
-    or quotes is YAML; any other is one word, blanks and all. Raises ConfigError with every mistake at once.
+    `+key=value` wants the key to be absent, `~key` wants it there; `key=value` takes either. A value in brackets,
+    braces or quotes is YAML; any other is one word, blanks and all. Raises ConfigError with every mistake at once.
     """
     result = Document(copy(document), dict(getattr(document, "places", {})))
     mistakes = []

@@ -30,7 +30,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Shelf:
-    """Marks a field that holds the settings of one plug-in: `model: Annotated[SerializeAsAny[Settings], Shelf(…)]`.
+    """Marks a field that holds the settings of one plug-in: `model: Annotated[Any, Shelf("models", …)]`.
 
     The value may be a kind (`cosine`), or a mapping with `kind` and the plug-in's own keys.
 

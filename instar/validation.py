@@ -73,7 +73,7 @@ class _Mistakes:
         known = sorted(self._found, key=lambda keys: order.get(keys, -1))
         return [self._sentence(keys, self._found[keys]) for keys in known]
 
-    def _add_conflicts_of(self, error: dict[str, Any]) -> None:
+    def _add_conflicts_of(self, error: Any) -> None:
         for names, why in error["ctx"]["found"]:
             all_keys = [tuple(name.split(".")) for name in names]
             if not any(keys[: len(bad)] == bad for keys in all_keys for bad in self._found):
@@ -128,7 +128,7 @@ class _Mistakes:
         if not parents:
             return []
         above = _settings_at(self._settings, self._document, parents[:-1])
-        shelf = above and _shelf(above, parents[-1])
+        shelf = _shelf(above, parents[-1]) if above else None
         if not shelf:
             return []
         return [kind for kind in plugins.kinds(shelf.shelf) if name in shelf.settings(kind).model_fields]
