@@ -17,7 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ROUNDS = 6  # four make a Luby-Rackoff pseudo-random permutation; two more for very small halves
+_ROUNDS = 6  # four make a Luby-Rackoff pseudo-random permutation; two more for very small digits
+
+_ONE, _HALF = np.uint64(1), np.uint64(32)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SALTS = [np.uint64(0x9E3779B97F4A7C15 * (turn + 1) & 0xFFFFFFFFFFFFFFFF) for turn in range(_ROUNDS)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Order:
         before_epoch_M = quota_M * epoch
         nth_M = before_epoch_M + draw_M - (self._quota_ends_K[class_M] - quota_M)  # nth draw of its class, ever
         pass_M, within_M = np.divmod(nth_M, size_M)
-        shuffled_M = permute_each(within_M, size_M, stream_M=(class_M.astype(np.uint64) << np.uint64(40)) + pass_M.astype(np.uint64), key=(self.seed, 1))
+        stream_M = (class_M.astype(np.uint64) << np.uint64(40)) + pass_M.astype(np.uint64)
+        shuffled_M = permute_each(within_M, size_M, stream_M=stream_M, key=(self.seed, 1))
         return self._rows_R[self._row_starts_K[class_M] + shuffled_M], pass_M - before_epoch_M // size_M
 
 
@@ -92,28 +97,38 @@ def permute(index_N: np.ndarray, size: int, *, key: tuple[int, ...]) -> np.ndarr
 
 def permute_each(index_N: np.ndarray, size_M: np.ndarray, *, stream_M: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
     """As `permute`, with a size and a stream of its own for every index (or one for all: length 1)."""
-    size_N = np.broadcast_to(size_M, index_N.shape)
-    key_N = _mix(np.broadcast_to(stream_M, index_N.shape) ^ np.uint64(key_of(key)))
-    half_N = (_bits(size_N - 1) + np.uint64(1)) >> np.uint64(1)
-    half_N = np.maximum(half_N, np.uint64(1))
-    mask_N = (np.uint64(1) << half_N) - np.uint64(1)
-    value_N = index_N.astype(np.uint64)
-    result_N = _feistel(value_N, key_N, half_N, mask_N)
-    # Cycle walking: the network permutes the next power of four, so walk on until back inside. Under 4 steps each
-    # on average.
-    outside = np.flatnonzero(result_N >= size_N.astype(np.uint64))
+    size_M = size_M.astype(np.uint64)
+    key_M = _mix(stream_M ^ np.uint64(key_of(key)))
+    # The index as two digits of radix a and b, a b >= size and hardly more.
+    a_M = np.ceil(np.sqrt(size_M)).astype(np.uint64)
+    b_M = (size_M + a_M - _ONE) // a_M
+    result_N = _feistel(index_N.astype(np.uint64), key_M, a_M, b_M)
+    # Cycle walking: a b overshoots the size by less than a, so few indices land outside; they walk on until inside.
+    outside = np.flatnonzero(result_N >= size_M)
+    if outside.size:
+        size_M, key_M, a_M, b_M = (np.broadcast_to(each, index_N.shape) for each in (size_M, key_M, a_M, b_M))
     while outside.size:
-        result_N[outside] = _feistel(result_N[outside], key_N[outside], half_N[outside], mask_N[outside])
-        outside = outside[result_N[outside] >= size_N[outside].astype(np.uint64)]
+        result_N[outside] = _feistel(result_N[outside], key_M[outside], a_M[outside], b_M[outside])
+        outside = outside[result_N[outside] >= size_M[outside]]
     return result_N.astype(np.int64)
 
 
-def _feistel(value_N: np.ndarray, key_N: np.ndarray, half_N: np.ndarray, mask_N: np.ndarray) -> np.ndarray:
-    left_N, right_N = value_N >> half_N, value_N & mask_N
-    for turn in range(_ROUNDS):
-        salt = np.uint64(0x9E3779B97F4A7C15 * (turn + 1) & 0xFFFFFFFFFFFFFFFF)
-        left_N, right_N = right_N, left_N ^ (_mix(right_N ^ key_N ^ salt) & mask_N)
-    return (left_N << half_N) | right_N
+def _feistel(value_N: np.ndarray, key_M: np.ndarray, a_M: np.ndarray, b_M: np.ndarray) -> np.ndarray:
+    """A Feistel network over two digits with modular addition. Source: Black and Rogaway 2002, section 6."""
+    left_N, right_N = np.divmod(value_N, b_M)
+    for turn in range(0, _ROUNDS, 2):
+        left_N = (left_N + _scramble(right_N, key_M, turn)) % a_M
+        right_N = (right_N + _scramble(left_N, key_M, turn + 1)) % b_M
+    return left_N * b_M + right_N
+
+
+def _scramble(digit_N: np.ndarray, key_M: np.ndarray, turn: int) -> np.ndarray:
+    """A keyed hash of a digit, 32 bits, so that a digit and it add without overflow."""
+    value_N = (digit_N ^ (key_M + _SALTS[turn])) * _FIRST
+    value_N ^= value_N >> _HALF
+    value_N *= _SECOND
+    value_N >>= _HALF
+    return value_N
 
 
 def key_of(parts: tuple[int, ...]) -> int:
@@ -125,11 +140,7 @@ def key_of(parts: tuple[int, ...]) -> int:
 
 
 def _mix(value_N: np.ndarray) -> np.ndarray:
-    value_N = (value_N ^ (value_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value_N = (value_N ^ (value_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    value_N = (value_N ^ (value_N >> np.uint64(30))) * _FIRST
+    value_N = (value_N ^ (value_N >> np.uint64(27))) * _SECOND
     return value_N ^ (value_N >> np.uint64(31))
 
-
-def _bits(value_N: np.ndarray) -> np.ndarray:
-    """Bits needed for each non-negative integer below 2^52."""
-    return np.frexp(value_N.astype(np.float64))[1].astype(np.uint64)

@@ -1,0 +1,51 @@
+"""Experiment + Plan + Manifest -> the things that run: learner, reader, order, forward module."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from instar import plugins
+from instar.engine.order import Order, key_of
+from instar.errors import ConfigError
+from instar.experiment import Experiment
+from instar.manifest import Manifest
+from instar.networks import Learner
+from instar.plan import Plan
+
+
+def learner(experiment: Experiment, plan: Plan) -> Learner:
+    """The learner on its device, initialised as a function of the seed alone."""
+    torch.manual_seed(key_of((experiment.seed, 3)) >> 1)
+    model = plugins.load("models", experiment.model.kind)
+    encoder = model.build(experiment.model, channels=plan.channels, classes=len(plan.classes), size=plan.size)
+    if not experiment.augment.normalise:
+        encoder = replace(encoder, mean=(0.0,) * plan.channels, std=(1.0,) * plan.channels)
+    made = plugins.load("tasks", experiment.task.kind).learner(experiment.task, encoder, plan)
+    memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
+    made.module.to(device=plan.device, memory_format=memory_format)
+    made.counts = {name: count.to(plan.device) for name, count in made.counts.items()}
+    return made
+
+
+def reader(experiment: Experiment, manifest: Manifest) -> Any:
+    """What turns a row into a sample; raises ConfigError where it does not give what the task needs."""
+    shelf = plugins.load("readers", experiment.data.reader.kind)
+    task = plugins.load("tasks", experiment.task.kind)
+    missing = task.needs - shelf.gives
+    if missing:
+        raise ConfigError(
+            f"task {experiment.task.kind!r} needs {', '.join(sorted(missing))}, which reader "
+            f"{experiment.data.reader.kind!r} does not give (it gives {', '.join(sorted(shelf.gives))})."
+        )
+    return shelf.open(experiment.data.reader, manifest, experiment.augment)
+
+
+def order(manifest: Manifest, plan: Plan) -> Order:
+    """The global order of the training rows."""
+    rows = manifest.rows("train")
+    targets = manifest.targets[rows]
+    by_class = np.argsort(targets, kind="stable")
+    rows_of_class = np.split(rows[by_class], np.cumsum(plan.class_counts_K)[:-1])
+    return Order(rows_of_class, plan.quotas_K, seed=plan.seed)

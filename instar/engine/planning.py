@@ -1,0 +1,96 @@
+"""Experiment x Manifest x Site -> Plan.
+
+Legend: K classes.
+"""
+
+import numpy as np
+import torch
+
+from instar import plugins
+from instar.engine.loaders import usable_cpus
+from instar.errors import ConfigError, DataError
+from instar.experiment import Experiment
+from instar.manifest import Manifest
+from instar.plan import Plan
+from instar.site import Site
+
+
+def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int) -> Plan:
+    """Every number that follows; raises ConfigError or DataError where the parts do not fit together.
+
+    devices   how many processes train together
+    """
+    settings = experiment.train
+    train_rows = manifest.rows("train")
+    if len(train_rows) == 0:
+        raise DataError(f"{manifest.root}: no row is left for training. Lower data.split.test and data.split.val.")
+    counts_K = np.bincount(manifest.targets[train_rows], minlength=len(manifest.classes)).astype(np.int64)
+    balance = getattr(experiment.task, "balance", "none")
+    weighted = balance == "weights"
+    quotas_K = plugins.load("balancers", "none" if weighted else balance).quotas(counts_K, int(counts_K.sum()))
+    epoch_samples = int(quotas_K.sum())
+    batch = settings.batch
+    if batch < devices:
+        raise ConfigError(f"train.batch is {batch}, fewer than the {devices} processes. Write at least {devices}.")
+    steps = max(1, -(-round(settings.epochs * epoch_samples) // batch))
+    device = _device(site.device)
+    precision = _precision(settings.precision, device)
+    return Plan(
+        classes=manifest.classes,
+        channels=experiment.data.reader.channels,
+        size=experiment.augment.size,
+        train_rows=len(train_rows),
+        val_rows=len(manifest.rows("val")),
+        test_rows=len(manifest.rows("test")),
+        class_counts_K=tuple(counts_K.tolist()),
+        quotas_K=tuple(quotas_K.tolist()),
+        class_weights_K=tuple(_weights(counts_K).tolist()) if weighted else None,
+        epoch_samples=epoch_samples,
+        total_samples=steps * batch,
+        batch=batch,
+        micro=min(settings.micro or batch, -(-batch // devices)),
+        devices=devices,
+        workers=_workers(site, devices),
+        device=device,
+        precision=precision,
+        channels_last=_channels_last(settings.channels_last, device, precision),
+        manifest_hash=manifest.hash,
+        seed=experiment.seed,
+    )
+
+
+def _weights(counts_K: np.ndarray) -> np.ndarray:
+    """n / (K n_c), as scikit-learn's "balanced" weights; a class without training rows has none to weigh."""
+    weights_K = np.zeros(len(counts_K))
+    present = counts_K > 0
+    weights_K[present] = counts_K.sum() / (present.sum() * counts_K[present])
+    return weights_K
+
+
+def _workers(site: Site, devices: int) -> int:
+    if site.workers != "auto":
+        return int(site.workers)
+    # The training itself wants a core. With a single core, a worker process only adds copies.
+    cores = usable_cpus() // devices
+    return min(16, cores) if cores > 1 else 0
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch sees no CUDA device here. Write device=cpu, or check nvidia-smi.")
+    return wanted
+
+
+def _precision(wanted: str, device: str) -> str:
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "fp32"
+
+
+def _channels_last(wanted: bool | str, device: str, precision: str) -> bool:
+    # Measured: on the CPU channels-last makes fp32 convolutions slower and bf16 ones faster.
+    return precision != "fp32" if wanted == "auto" else bool(wanted)

@@ -1,0 +1,69 @@
+"""Where a result comes from: versions, code, machine, command. One record for every start of a run."""
+
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import instar
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pyarrow", "scikit-learn", "safetensors", "pydantic")
+
+
+def provenance() -> dict[str, Any]:
+    """Plain facts, JSON-ready. Nothing of the environment but scheduler ids: it may hold secrets."""
+    import torch
+
+    return {
+        "time": round(time.time(), 3),
+        "command": shlex.join(sys.argv),
+        "folder": os.getcwd(),
+        "instar": instar.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "git": git_state(Path.cwd()),
+        "job": {name: os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "PBS_JOBID") if name in os.environ},
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit and whether files differ from it, where `folder` is in a git checkout; else nothing."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

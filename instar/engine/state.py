@@ -1,0 +1,94 @@
+"""Everything a checkpoint holds: taken from a training and given back to one, bit for bit.
+
+Random generators are not in it: order, augmentation, mixing and dropout are functions of (seed, position).
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instar.engine import checkpoint
+from instar.engine.parallel import full_state, load_full_state
+from instar.engine.step import Stepper
+from instar.engine.world import World
+
+Files = dict[str, dict[str, Tensor]]
+
+
+@dataclass
+class Standing:
+    """What training knows about itself besides its tensors.
+
+    samples      global rows consumed; the only position there is
+    history      the watched metric at every evaluation so far, which plateau schedules and early stopping read
+    best         the best evaluation: {"value", "samples", "epoch", "metric"}
+    rate_scale   what roll-backs multiplied the learning rate with
+    rollbacks    how many there were
+    rate_policy  how the schedule follows a changed length: {"kind", "samples", "total"}
+    """
+
+    samples: int = 0
+    history: list[float] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    rate_scale: float = 1.0
+    rollbacks: int = 0
+    rate_policy: dict[str, Any] = field(default_factory=dict)
+
+
+def capture(stepper: Stepper, standing: Standing, world: World, *, metrics_bytes: int) -> tuple[Files, dict[str, Any]]:
+    """The tensors by file, and the rest as JSON. Every rank calls it; rank 0's answer is the whole."""
+    optimizer_tensors, optimizer_rest = checkpoint.flatten_optimizer(stepper.optimise.optimizer)
+    totals = stepper.totals
+    # Floating-point sums depend on the order of adding, so each rank gets its own back; whole numbers do not.
+    sums_WS = torch.zeros(world.size, len(totals.names) + 1, dtype=torch.float64)
+    sums_WS[world.rank, :-1] = totals.sums.cpu()
+    sums_WS[world.rank, -1] = totals.rows
+    counts = {name: world.sum(count.detach().cpu().clone()) for name, count in stepper.learner.counts.items()}
+    files: Files = {
+        "model": full_state(stepper.learner.module),
+        "optimizer": optimizer_tensors,
+        "running": {"sums": world.sum(sums_WS), **{f"counts.{name}": count for name, count in counts.items()}},
+    }
+    if stepper.ema is not None:
+        files["ema"] = stepper.ema.state()
+    rest = {
+        **asdict(standing),
+        "optimizer": optimizer_rest,
+        "scaler": stepper.optimise.scaler_state(),
+        "totals": list(totals.names),
+        "metrics_bytes": metrics_bytes,
+        "ranks": world.size,
+        "versions": {"torch": torch.__version__},
+    }
+    return files, rest
+
+
+def restore(found: checkpoint.Checkpoint, stepper: Stepper, world: World) -> Standing:
+    """Put a checkpoint back into a training; returns where it stood."""
+    state = found.state
+    load_full_state(stepper.learner.module, found.files["model"])
+    checkpoint.restore_optimizer(stepper.optimise.optimizer, found.files["optimizer"], state["optimizer"])
+    stepper.optimise.load_scaler_state(state["scaler"])
+    if stepper.ema is not None and "ema" in found.files:
+        stepper.ema.load(found.files["ema"])
+    _restore_running(found, stepper, world)
+    known = Standing.__dataclass_fields__
+    return Standing(**{name: value for name, value in state.items() if name in known})
+
+
+def _restore_running(found: checkpoint.Checkpoint, stepper: Stepper, world: World) -> None:
+    stepper.forget()
+    running, totals = found.files["running"], stepper.totals
+    sums_WS = running["sums"]
+    totals.names = tuple(found.state["totals"])
+    if len(sums_WS) == world.size:
+        mine_S = sums_WS[world.rank]
+    else:  # another number of ranks: rank 0 carries what there was
+        mine_S = sums_WS.sum(0) if world.rank == 0 else torch.zeros_like(sums_WS[0])
+    totals.sums = mine_S[:-1].to(stepper.device).clone()
+    totals.rows = int(mine_S[-1])
+    for name, count in stepper.learner.counts.items():
+        saved = running[f"counts.{name}"]
+        count.copy_(saved if world.rank == 0 else torch.zeros_like(saved))
