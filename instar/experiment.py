@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from instar import plugins
 from instar.engine.augment import Augment
 from instar.errors import ConfigError
-from instar.settings import Document, Settings, Shelf, Span, Training, override, read
+from instar.settings import Document, Settings, Shelf, Span, Training, read
 from instar.validation import conflict, validate
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -173,7 +173,7 @@ def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> 
     Paths are made absolute: a run must find its images from any folder. Raises ConfigError with every mistake at once.
     """
     document, rest = _document(source, overrides)
-    loaded = validate(Experiment, override(document, rest))
+    loaded = validate(Experiment, document, rest)
     return loaded.model_copy(update={"data": _absolute(loaded.data)})
 
 

@@ -18,6 +18,14 @@ def override(document: dict[str, Any], changes: Sequence[str]) -> Document:
     `+key=value` wants the key to be absent, `~key` wants it there; `key=value` takes either. A value in brackets,
     braces or quotes is YAML; any other is one word, blanks and all. Raises ConfigError with every mistake at once.
     """
+    result, mistakes = attempt(document, changes)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return result
+
+
+def attempt(document: dict[str, Any], changes: Sequence[str]) -> tuple[Document, list[str]]:
+    """The document with every change that could be made, and what was wrong with the others."""
     result = Document(copy(document), dict(getattr(document, "places", {})))
     mistakes = []
     for change in changes:
@@ -25,9 +33,7 @@ def override(document: dict[str, Any], changes: Sequence[str]) -> Document:
             _apply(result, change)
         except ConfigError as error:
             mistakes += [f"{PLACE}: {change!r}: {mistake}" for mistake in error.mistakes]
-    if mistakes:
-        raise ConfigError(mistakes)
-    return result
+    return result, mistakes
 
 
 def _apply(document: Document, change: str) -> None:

@@ -1,11 +1,10 @@
 """Settings: typed, frozen, closed. What every recipe, plug-in and site is made of."""
 
 import difflib
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from instar import documents, plugins
@@ -17,6 +16,19 @@ from instar.spans import Span, Time, Training
 __all__ = ["Document", "Settings", "Shelf", "Span", "Time", "Training", "dump", "override", "parse", "read"]
 
 
+def _strict(schema: Any) -> Any:
+    """The schema with numbers and booleans taken as they are: "5", `yes` and 1 are not turned into 5 and true."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            schema["strict"] = True
+        for part in schema.values():
+            _strict(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _strict(part)
+    return schema
+
+
 class Settings(BaseModel):
     """The base of all settings: frozen, and an unknown key is a mistake.
 
@@ -26,6 +38,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, ser_json_inf_nan="constants"
     )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return _strict(handler(source))
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Shelf:
         # A near miss of a kind is a slip of the pen, not the name of a network. A dotted word may be either.
         return isinstance(kind, str) and kind not in kinds and not difflib.get_close_matches(kind, kinds, cutoff=0.75)
 
-    def _validated(self, value: Any, info: ValidationInfo) -> Settings:
+    def _validated(self, value: Any) -> Settings:
         if isinstance(value, Settings):
             return value
         if not isinstance(value, str | dict):
@@ -73,13 +89,10 @@ class Shelf:
             settings = self.settings(given["kind"] if isinstance(given["kind"], str) else repr(given["kind"]))
         except ConfigError as error:
             raise PydanticCustomError("kind", "{text}", {"text": str(error)}) from error
-        # The strictness of JSON mode is not handed on to a plain validator, so it is asked for again.
-        if info.mode == "json":
-            return settings.model_validate_json(json.dumps(given), strict=True)
         return settings.model_validate(given)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_plain_validator_function(
+        return core_schema.no_info_plain_validator_function(
             self._validated, serialization=core_schema.plain_serializer_function_ser_schema(_plain)
         )
 

@@ -1,9 +1,8 @@
 """Validation: a document becomes settings, or every mistake in it becomes one sentence with its place."""
 
 import difflib
-import json
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -12,33 +11,31 @@ from pydantic_core import PydanticCustomError
 from instar import plugins
 from instar.documents import Document, Keys, copy
 from instar.errors import ConfigError
+from instar.overrides import attempt
 from instar.settings import Settings, Shelf
 
 S = TypeVar("S", bound=Settings)
 
 
-def validate(settings: type[S], document: dict[str, Any]) -> S:
-    """The settings a document spells; raises ConfigError with all its mistakes.
-
-    Numbers in quotes are no numbers here: the strictness of JSON applies.
-    """
+def validate(settings: type[S], document: dict[str, Any], overrides: Sequence[str] = ()) -> S:
+    """The settings a document spells after `key=value` overrides; raises ConfigError with all mistakes of both."""
+    document, wrong = attempt(document, overrides)
     try:
-        return _validated(settings, document)
+        valid = settings.model_validate(dict(document))
     except ValidationError as error:
         mistakes = _Mistakes(settings, document)
         mistakes.add(error)
         mistakes.add_conflicts()
-        raise ConfigError(mistakes.sentences()) from error
+        raise ConfigError(wrong + mistakes.sentences()) from error
+    if wrong:
+        raise ConfigError(wrong)
+    return valid
 
 
 def conflict(found: list[tuple[tuple[str, ...], str]]) -> PydanticCustomError:
     """The error that says which settings do not go together: dotted keys, the first of them to blame, and why."""
     text = "; ".join(f"{keys[0]}: {why}" for keys, why in found)
     return PydanticCustomError("conflict", "{text}", {"text": text, "found": found})
-
-
-def _validated(settings: type[S], document: dict[str, Any]) -> S:
-    return settings.model_validate_json(json.dumps(document), strict=True)
 
 
 class _Mistakes:
@@ -60,7 +57,7 @@ class _Mistakes:
     def add_conflicts(self) -> None:
         """Settings that do not go together show only once all else is right: try without what is wrong."""
         try:
-            _validated(self._settings, self._without_mistakes())
+            self._settings.model_validate(self._without_mistakes())
         except ValidationError as error:
             for one in error.errors(include_url=False):
                 if one["type"] == "conflict":
@@ -70,12 +67,13 @@ class _Mistakes:
         """One a mistake, in the order of the document's lines."""
         places = getattr(self._document, "places", {})
         order = {keys: number for number, keys in enumerate(places)}
-        known = sorted(self._found, key=lambda keys: order.get(keys, -1))
+        known = sorted(self._found, key=lambda keys: max(order.get(keys[:n], -1) for n in range(len(keys) + 1)))
         return [self._sentence(keys, self._found[keys]) for keys in known]
 
     def _add_conflicts_of(self, error: Any) -> None:
+        group = _keys(self._document, error["loc"], missing=False)
         for names, why in error["ctx"]["found"]:
-            all_keys = [tuple(name.split(".")) for name in names]
+            all_keys = [(*group, *name.split(".")) for name in names]
             if not any(keys[: len(bad)] == bad for keys in all_keys for bad in self._found):
                 self._found[all_keys[0]] = [{"type": "conflict", "msg": why}]
 
