@@ -1,0 +1,298 @@
+"""Pixels: an image file to uint8 rows x columns x channels, doing as little as the view needs.
+
+The view is chosen from the size in the header. A JPEG is then decoded at the largest DCT scale that still has a pixel
+for every pixel wanted (training only), and one antialiased bilinear `resize` takes the view's float box from what was
+decoded. Whatever else an image needs - turning it upright, compositing, another colour mode - happens to the small
+result, or to the part under the box where that would change the numbers.
+
+What each kind of file becomes:
+  EXIF orientation      turned upright; a view's box is in the upright image
+  RGBA, LA, palette     composited on the background where transparent
+  CMYK, YCCK, YCbCr     RGB
+  1-bit, greyscale      repeated to three channels; RGB becomes one as 0.299 R + 0.587 G + 0.114 B
+  16-bit greyscale      0..65535 scaled to 0..255, not clipped; or `span`, if it is given
+  float, 32-bit         only with `span`, the values that are black and white: nothing in the file says them
+  animated, paged       the first picture
+Anything else is a BadImage with a reason. Formats for which Pillow runs other programs (EPS) are never opened.
+"""
+
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+
+from instar.engine.augment import Box, Corners, View
+from instar.errors import DataError
+
+# Importing a plugin registers its format; those left out are never tried. A phone's MPO is opened as JPEG.
+_PLUGINS = (TiffImagePlugin, WebPImagePlugin)
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+MOST_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB in RGB
+
+Colour = tuple[int, int, int]
+Span = tuple[float, float]
+
+# Above its limit Pillow warns, and only refuses at twice that. A bomb is refused.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+_ORIENTATION = 0x0112
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIXTEEN_BITS = (0.0, 65535.0)
+
+
+class BadImage(DataError):
+    """One file cannot be used as an image. The message is the reason, without the file's name."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every image becomes.
+
+    size        height and width in pixels
+    channels    1 or 3
+    background  what shows through where the image is transparent
+    fill        what turning and moving uncovers
+    span        values that become 0 and 255, for files of more than eight bits
+    """
+
+    size: int
+    channels: int = 3
+    background: Colour = (255, 255, 255)
+    fill: int | Colour = 0
+    span: Span | None = None
+
+
+def read(path: str | Path, choose: Callable[[int, int], View], form: Form) -> np.ndarray:
+    """The chosen view of an image file, uint8 of size x size x channels.
+
+    choose   from width and height of the upright image to the view of it
+    Raises BadImage where the file cannot be read as an image.
+    """
+    with opened(path) as image:
+        with _named_problems():
+            orientation = _ready(image)
+        view = choose(*_swapped(image.size, orientation))
+        with _named_problems():
+            small = _crop(image, _stored(view.box, orientation, image.size), form, exact=view.exact)
+    if orientation in _TURN:
+        small = small.transpose(_TURN[orientation])
+    return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """The image behind a path, its header read and no pixel decoded.
+
+    Raises BadImage for what is no regular file (a FIFO would block for ever), empty, unreadable, or no image.
+    """
+    with _named_problems():
+        # O_NONBLOCK has no effect on a regular file, and keeps the opening of a FIFO from waiting for a writer.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    with file:
+        with _named_problems():
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("not a regular file")
+            if status.st_size == 0:
+                raise BadImage("empty file, 0 bytes")
+            image = Image.open(file, formats=FORMATS)
+            if image.width * image.height > MOST_PIXELS:
+                raise BadImage(f"{image.width} x {image.height} pixels are more than may be decoded ({MOST_PIXELS:,})")
+        yield image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the image will be shown, from the header alone."""
+    # Pillow turns a TIFF itself while it loads, and gives the size it will have then.
+    return image.size if image.format == "TIFF" else _swapped(image.size, _orientation(image))
+
+
+@contextmanager
+def _named_problems() -> Iterator[None]:
+    """Turn whatever goes wrong with a file into BadImage. Decoders of hostile bytes raise all sorts of things."""
+    try:
+        yield
+    except (BadImage, MemoryError):
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadImage("no such file") from error
+    except PermissionError as error:
+        raise BadImage("no permission to read it") from error
+    except UnidentifiedImageError as error:
+        raise BadImage("not an image that is read here (JPEG, PNG, TIFF, BMP, GIF, WebP, PPM)") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(f"its header says more pixels than may be decoded ({MOST_PIXELS:,})") from error
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        raise BadImage(text if "truncated" in text.lower() else f"cannot be decoded: {text}") from error
+
+
+def _ready(image: Image.Image) -> int:
+    """The EXIF orientation left to apply, 1 to 8. Loads all but a JPEG, which can still be decoded in part."""
+    if image.format not in ("JPEG", "MPO"):
+        image.load()  # turns a TIFF upright; a PNG may have its EXIF behind its pixels
+    return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "JPEG" and "exif" not in image.info and "xmp" not in image.info:
+        return 1  # spares 20 us of looking for it
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _swapped(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation >= 5 else size
+
+
+def _stored(box: Box, orientation: int, size: tuple[int, int]) -> Box:
+    """A box of the upright image in the coordinates of the stored one, which is `size` large."""
+    left, top, right, bottom = box
+    if orientation >= 5:  # rows of the stored image are columns of the upright one
+        left, top, right, bottom = top, left, bottom, right
+    if orientation in (2, 3, 7, 8):
+        left, right = size[0] - right, size[0] - left
+    if orientation in (3, 4, 6, 7):
+        top, bottom = size[1] - bottom, size[1] - top
+    return left, top, right, bottom
+
+
+def _crop(image: Image.Image, box: Box, form: Form, *, exact: bool) -> Image.Image:
+    """The box of an image at the form's size, in mode L or RGB."""
+    if image.format in ("JPEG", "MPO"):
+        box = _draft(image, box, form, scaled=not exact)
+        image.load()
+    if image.mode not in ("L", "RGB") or image.has_transparency_data:
+        part, box = _under(image, box, form.size)
+        image = _averageable(part, image.format, form.span)
+    # Where more than 4 pixels become one, they are first averaged in whole blocks.
+    gap = None if exact else 2.0
+    small = image.resize((form.size, form.size), Image.Resampling.BILINEAR, box, reducing_gap=gap)
+    return _finished(small, form)
+
+
+def _draft(image: Image.Image, box: Box, form: Form, *, scaled: bool) -> Box:
+    """Make a JPEG decode at 1/2, 1/4 or 1/8 where the box keeps `form.size` pixels a side; the box at that scale.
+
+    Where one channel is wanted, only the brightness is decoded.
+    """
+    room = min(box[2] - box[0], box[3] - box[1]) / form.size if scaled else 1
+    scale = next(factor for factor in (8, 4, 2, 1) if factor <= max(room, 1))
+    if scale > 1 or form.channels == 1:
+        width, height = image.size
+        image.draft("L" if form.channels == 1 else None, (max(1, width // scale), max(1, height // scale)))
+        # A pixel is `scale` old ones wide, also the last one, which may reach over the edge. Pillow has the last word.
+        scale = next(factor for factor in (1, 2, 4, 8) if image.width == -(-width // factor))
+    return box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale
+
+
+def _under(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, Box]:
+    """The part of an image that `resize` would read for this box, and the box in that part."""
+    reach_x, reach_y = ((box[2 + side] - box[side]) / size + 2 for side in (0, 1))
+    left, top = max(0, int(box[0] - reach_x)), max(0, int(box[1] - reach_y))
+    right, bottom = min(image.width, int(box[2] + reach_x)), min(image.height, int(box[3] + reach_y))
+    part = image.crop((left, top, right, bottom))
+    return part, (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+
+
+def _averageable(image: Image.Image, file_format: str | None, span: Span | None) -> Image.Image:
+    """The image in a mode whose numbers may be averaged: L, RGB, RGBa (weighed by opacity) or F (0 to 255)."""
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM")):
+        return _between(image, span or _SIXTEEN_BITS)
+    if mode in ("I", "F"):
+        if span is None:
+            kind = "32-bit float" if mode == "F" else "32-bit integer"
+            raise BadImage(f"{kind}: which values are black and white? Write data.reader.span=[black, white]")
+        return _between(image, span)
+    if image.has_transparency_data:
+        return image.convert("RGBA").convert("RGBa")
+    return image.convert("L" if mode == "1" else "RGB")
+
+
+def _between(image: Image.Image, span: Span) -> Image.Image:
+    low, high = span
+    values = (np.asarray(image, np.float32) - low) * (255 / (high - low))
+    return Image.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.float32))
+
+
+def _finished(image: Image.Image, form: Form) -> Image.Image:
+    """The small image in mode L for one channel, RGB for three."""
+    if image.mode == "F":
+        image = Image.fromarray(np.rint(np.asarray(image)).clip(0, 255).astype(np.uint8))
+    elif image.mode == "RGBa":
+        weighed = np.asarray(image).astype(np.uint32)
+        through = (255 - weighed[..., 3:]) * np.asarray(form.background, np.uint32)
+        image = Image.fromarray(np.minimum(weighed[..., :3] + (through + 127) // 255, 255).astype(np.uint8))
+    mode = "L" if form.channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def vary(image: Image.Image, view: View, fill: int | Colour = 0) -> Image.Image:
+    """The small image after everything its view asks for beyond the crop; mode L or RGB."""
+    uncovered = _colour(image, fill)
+    if view.offset != (0, 0):
+        moved = Image.new(image.mode, image.size, uncovered)
+        moved.paste(image, view.offset)
+        image = moved
+    if view.hflip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if view.vflip:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    if view.corners is not None:
+        image = perspective(image, view.corners, uncovered)
+    if view.angle or view.shift != (0, 0):
+        resample = Image.Resampling.BILINEAR if view.smooth else Image.Resampling.NEAREST
+        image = image.rotate(view.angle, resample, translate=view.shift, fillcolor=uncovered)
+    for name, factor in view.colour:
+        image = adjust(image, name, factor)
+    return image
+
+
+def _colour(image: Image.Image, fill: int | Colour) -> Any:
+    red, green, blue = (fill, fill, fill) if isinstance(fill, int) else fill
+    return round(0.299 * red + 0.587 * green + 0.114 * blue) if image.mode == "L" else (red, green, blue)
+
+
+def perspective(image: Image.Image, corners: Corners, fill: Any = 0) -> Image.Image:
+    """The image with its four corners, clockwise from the top left, moved to `corners`. Bilinear."""
+    right, bottom = image.width - 1, image.height - 1
+    whence = ((0, 0), (right, 0), (right, bottom), (0, bottom))
+    # Pillow wants x = (a u + b v + c) / (g u + h v + 1) and y likewise: two equations a corner, eight unknowns.
+    rows: list[list[float]] = []
+    for (u, v), (x, y) in zip(corners, whence, strict=True):
+        rows += [[u, v, 1, 0, 0, 0, -x * u, -x * v], [0, 0, 0, u, v, 1, -y * u, -y * v]]
+    values = [value for corner in whence for value in corner]
+    unknowns = np.linalg.lstsq(np.array(rows, float), np.array(values, float), rcond=None)[0].tolist()
+    return image.transform(image.size, Image.Transform.PERSPECTIVE, unknowns, Image.Resampling.BILINEAR, fillcolor=fill)
+
+
+def adjust(image: Image.Image, name: str, factor: float) -> Image.Image:
+    """The image with brightness, contrast or saturation multiplied, or its hue turned by a share of the circle."""
+    if name == "hue":
+        return _turn_hue(image, factor)
+    tool = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
+    return tool[name](image).enhance(factor)
+
+
+def _turn_hue(image: Image.Image, factor: float) -> Image.Image:
+    if image.mode == "L":
+        return image
+    hue, saturation, value = image.convert("HSV").split()
+    turned = np.asarray(hue) + np.uint8(int(factor * 255) % 256)  # 256 steps make a circle: overflow is meant
+    return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
