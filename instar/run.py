@@ -94,7 +94,13 @@ class Run:
 
     def log_event(self, event: str, **facts: Any) -> None:
         """Append one event, at once and as one write, so that two writers cannot mix their lines."""
-        line = {"time": round(time.time(), 3), "event": event, "host": socket.gethostname(), "pid": os.getpid(), **facts}
+        line = {
+            "time": round(time.time(), 3),
+            "event": event,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            **facts,
+        }
         _append(self.events_file, json.dumps(line, ensure_ascii=False) + "\n")
 
     def scores(self, split: str) -> dict[str, Any]:
@@ -154,7 +160,9 @@ def find(name: str, runs_folder: Path) -> Run:
     if len(ending) == 1:
         return ending[0]
     if not runs:
-        raise RunError(f"there is no run called {name!r}: {runs_folder}/ holds no runs. Start one with: instar train FOLDER")
+        raise RunError(
+            f"there is no run called {name!r}: {runs_folder}/ holds no runs. Start one with: instar train FOLDER"
+        )
     if ending:
         raise RunError(f"{name!r} could be any of {', '.join(run.name for run in ending)}. Write the whole name.")
     raise RunError(f"{unknown(name, [run.name for run in runs], what='run')}. See: instar runs")
@@ -191,7 +199,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def cut_back(path: Path, length: int) -> int:
@@ -265,7 +273,8 @@ ADJECTIVES = (
     "amber ashen azure bold brave brief bright brisk calm clear cool coral crisp dapper deep dewy dusky eager early "
     "fair fern fleet fresh gentle glad golden grand green hazel humble ivory jade jolly keen kind lively lucid lunar "
     "mellow merry mild misty mossy neat noble opal pale plain plucky proud quick quiet rapid rosy royal ruby rustic "
-    "sage sandy sharp shy silent silver sleek smooth snowy solar spry steady still sunny swift tawny tidy vivid warm wise"
+    "sage sandy sharp shy silent silver sleek smooth snowy solar spry steady still sunny swift tawny tidy vivid "
+    "warm wise"
 ).split()
 ANIMALS = (
     "adder alder ant auk badger bat bear beaver bee bison boar bunting carp cat cicada clam cod cony coot crab crane "

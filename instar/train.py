@@ -3,37 +3,38 @@
 Read top to bottom: find the folder, take the lease, make or compare what stands in it, build, train, say how it ended.
 """
 
+import json
 import os
-import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, TypeVar
 
 from instar import experiment as experiments
 from instar import manifest as manifests
 from instar import plan as plans
 from instar import plugins
-from instar.engine import build, checkpoint, deadline, faults, loaders, lease, planning, predict, rates
-from instar.engine import loop as loops
+from instar.engine import build, checkpoint, deadline, lease, loaders, loop, planning, predict, rates
 from instar.engine import optimise as optimising
 from instar.engine import world as worlds
-from instar.engine.loop import Training
 from instar.engine.metrics_log import MetricsLog
 from instar.engine.parallel import parallel
 from instar.engine.provenance import provenance
+from instar.engine.saving import restore_newest, save
+from instar.engine.standing import Standing
 from instar.engine.step import Forward, Stepper
 from instar.engine.syncnorm import convert as synchronise_norms
+from instar.engine.training import Training
 from instar.engine.view import Quiet, View
-from instar.engine.watchdog import Watchdog
+from instar.engine.watchdog import watch
 from instar.engine.world import World
 from instar.errors import Again, InstarError, RunError
 from instar.experiment import Experiment
 from instar.manifest import Manifest
-from instar.plan import Plan
+from instar.plan import Plan, Progress
 from instar.run import Run, name_for, write_atomically
 from instar.settings import dump
 from instar.site import Site
@@ -95,10 +96,21 @@ def train(
         announce(run, plan, made)
         return Outcome(run, plan, "dry", {})
     run.path.mkdir(parents=True, exist_ok=True)
-    with worlds.join(place, folder=run.path, device=_local_device(site, place)) as world:
+    with ExitStack() as stack:
+        world = stack.enter_context(worlds.join(place, folder=run.path, device=planning.device_of(site.device)))
+        writer = _first_rank(world, lambda: stack.enter_context(lease.held(run.lease_file)))
+        prepared = _first_rank(
+            world, lambda: _prepare(run, experiment, manifest, site=site, options=options, devices=world.size)
+        )
+        plan = plans.read(run.plan_file) if prepared is None else prepared.plan
+        rows = manifests.read(run.manifest_file) if prepared is None else prepared.manifest
+        if prepared is not None:
+            announce(run, plan, rows)
         shown = view if view is not None and world.rank == 0 else Quiet()
-        with lease.held(run.lease_file) if world.rank == 0 else lease.nobody() as held:
-            ...
+        training = _assemble(
+            run, experiment, plan, rows, site=site, world=world, writer=writer, view=shown, stack=stack
+        )
+        return _carry_on(training, experiment, options, prepared.before if prepared else None)
 
 
 def locate(experiment: Experiment, options: Options) -> Run:
@@ -106,7 +118,7 @@ def locate(experiment: Experiment, options: Options) -> Run:
     if options.run_name:
         path = Path(options.run_name)
         return Run(path if len(path.parts) > 1 else options.runs_folder / path)
-    label = experiment.name or Path(experiment.data.root).resolve().name
+    label = experiment.name or Path(experiment.data.root).name
     first = name_for(label, experiments.signature(experiment))
     number = 1
     while True:
@@ -114,3 +126,267 @@ def locate(experiment: Experiment, options: Options) -> Run:
         if not run.experiment_file.exists() or not experiments.differences(_saved(run), experiment):
             return run
         number += 1
+
+
+# --- the folder ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run folder that is ready: its plan, its rows, and the plan of the start before (None on the first)."""
+
+    plan: Plan
+    manifest: Manifest
+    before: Plan | None
+
+
+def _prepare(
+    run: Run,
+    experiment: Experiment,
+    manifest: Callable[[], Manifest],
+    *,
+    site: Site,
+    options: Options,
+    devices: int,
+) -> _Prepared:
+    """Make the folder, or make sure that what stands in it is this experiment on this data."""
+    before = plans.read(run.plan_file) if run.experiment_file.exists() else None
+    if before is not None:
+        _same_experiment(run, experiment, options)
+    rows = manifest()
+    if before is not None and rows.hash != before.manifest_hash:
+        _changed_data(run, rows, options)
+    plan = planning.plan(experiment, rows, site, devices=devices)
+    if before is not None and before.total_samples != plan.total_samples:
+        _ask_about_length(run, experiment, before, plan, options)
+    _note_changes(run, before, plan)
+    manifests.write(rows, run.manifest_file)
+    plans.write(plan, run.plan_file)
+    write_atomically(run.experiment_file, dump(experiment))
+    _note_start(run)
+    return _Prepared(plan, rows, before)
+
+
+def _same_experiment(run: Run, experiment: Experiment, options: Options) -> None:
+    different = experiments.differences(_saved(run), experiment)
+    # A changed length is no other experiment; what it does to the rate is asked for separately.
+    different = [line for line in different if not line.startswith("train.epochs:")]
+    if different:
+        listed = "\n  ".join(different)
+        raise RunError(
+            f"{run.path} holds another experiment:\n  {listed}\n"
+            f"Leave out run={options.run_name} to get a folder for this one, or write the old values."
+        )
+
+
+def _changed_data(run: Run, rows: Manifest, options: Options) -> None:
+    old = manifests.read(run.manifest_file)
+    gone, new = set(old.ids) - set(rows.ids), set(rows.ids) - set(old.ids)
+    facts = {"gone": len(gone), "new": len(new), "examples": sorted(gone)[:5] + sorted(new)[:5]}
+    if not options.accept:
+        raise RunError(
+            f"{rows.root} changed under {run.path}: {len(gone)} images are gone and {len(new)} are new (or labels or "
+            f"splits moved), for example {', '.join(facts['examples']) or 'none by name'}. Bring the images back, "
+            f"train in a new folder, or go on with the changed data on purpose: accept=true"
+        )
+    run.log_event("data_changed", rank=0, **facts)
+
+
+def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan, options: Options) -> None:
+    """Nothing is changed in the folder unless the user said what the rate is to do."""
+    found = checkpoint.load(run.checkpoints)
+    if found is None:
+        return
+    standing = found.state
+    policy = rates.choose(
+        options.on_change,
+        before=before.total_samples,
+        now=plan.progress(standing["samples"]),
+        factor=_factor(experiment),
+        history=standing["history"],
+        previous=standing["rate_policy"],
+    )
+    run.log_event("rate_policy", rank=0, samples=standing["samples"], policy=policy, before=before.total_samples)
+
+
+def _note_changes(run: Run, before: Plan | None, plan: Plan) -> None:
+    """Changes of the machine that leave the recipe alone but may show in the last digits."""
+    if before is None:
+        return
+    for name in ("devices", "device", "precision"):
+        old, new = getattr(before, name), getattr(plan, name)
+        if old != new:
+            run.log_event("machine_changed", rank=0, setting=name, before=old, now=new)
+
+
+def _note_start(run: Run) -> None:
+    try:
+        starts = json.loads(run.provenance_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        starts = []
+    write_atomically(run.provenance_file, json.dumps([*starts, provenance()], indent=1) + "\n")
+
+
+def _saved(run: Run) -> Experiment:
+    return experiments.load(run.path)
+
+
+# --- the training --------------------------------------------------------------------------------------------------
+
+
+def _assemble(
+    run: Run,
+    experiment: Experiment,
+    plan: Plan,
+    manifest: Manifest,
+    *,
+    site: Site,
+    world: World,
+    writer: lease.Lease | None,
+    view: View,
+    stack: ExitStack,
+) -> Training:
+    """Everything one rank turns, at the very beginning of a training."""
+    settings = experiment.train
+    learner = build.learner(experiment, plan)
+    if settings.sync_bn:
+        synchronise_norms(learner.module, world)
+    forward = parallel(Forward(learner), world, kind=settings.parallel, static=plan.micro >= plan.rows_per_rank)
+    if settings.compile:
+        forward.compile()
+    optimise = optimising.Optimise(learner.module, experiment.optim, precision=plan.precision, device=plan.device)
+    ema = optimising.Ema(learner.module, settings.ema) if settings.ema else None
+    stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank, ema=ema)
+    stepper.micro = _remembered_micro(run, plan.micro)
+    reader, order = build.reader(experiment, manifest), build.order(manifest, plan)
+    timeout = site.timeout.seconds
+    val_rows = manifest.rows("val")
+
+    def open_stream(start: int) -> Iterator[Any]:
+        return loaders.train_stream(
+            reader,
+            order,
+            start=start,
+            total=plan.total_samples,
+            batch=plan.batch,
+            rank=world.rank,
+            world=world.size,
+            workers=plan.workers,
+            seed=plan.seed,
+            timeout=timeout,
+        )
+
+    def evaluate() -> dict[str, float]:
+        batches = partial(loaders.eval_stream, reader, batch=stepper.micro, workers=plan.workers, timeout=timeout)
+        with ema.applied() if ema is not None else nullcontext():
+            columns = predict.split(
+                learner,
+                batches,
+                val_rows,
+                precision=plan.precision,
+                world=world,
+                tick=lambda done: view.evaluating(done * world.size, len(val_rows)),
+            )
+        return task.measure(columns) if columns else {}
+
+    def set_rate(progress: Progress, standing: Standing) -> float:
+        seen = rates.through(standing.rate_policy, progress)
+        history = standing.history if mode == "max" else [-value for value in standing.history]
+        return optimising.set_rate(
+            optimise.optimizer, experiment.optim, experiment.schedule, seen, history, scale=standing.rate_scale
+        )
+
+    task = plugins.load("tasks", experiment.task.kind)
+    mode = settings.mode or task.MODE
+    checkpoints = None
+    if writer is not None:
+        fence = (run.lease_file, writer.token)
+        checkpoints = stack.enter_context(checkpoint.Checkpoints(run.checkpoints, keep=settings.keep, fence=fence))
+    metrics = MetricsLog(run.metrics_file if world.rank == 0 else None)
+    stack.callback(metrics.close)
+    return Training(
+        run=run,
+        plan=plan,
+        settings=settings,
+        stepper=stepper,
+        order=order,
+        world=world,
+        watchdog=stack.enter_context(watch(world, run)),
+        checkpoints=checkpoints,
+        metrics=metrics,
+        clock=deadline.Clock(site.walltime.seconds if site.walltime else None),
+        view=view,
+        open_stream=open_stream,
+        evaluate=evaluate if len(val_rows) else dict,
+        set_rate=set_rate,
+        describe=lambda row: manifest.ids[row],
+        metric=settings.metric or task.METRIC,
+        mode=mode,
+    )
+
+
+def _carry_on(training: Training, experiment: Experiment, options: Options, before: Plan | None) -> Outcome:
+    """Resume from the newest save, or save the very beginning; train; leave a last word in events.jsonl."""
+    run, plan, world = training.run, training.plan, training.world
+    found = restore_newest(training)
+    _adopt_policy(training)
+    if found is None:
+        if world.rank == 0:
+            run.log_event("started", rank=0, samples=0, ranks=world.size)
+        save(training, wait=True)
+    elif training.standing.samples >= plan.total_samples:
+        return Outcome(run, plan, "already", training.standing.best, world.rank)
+    elif world.rank == 0:
+        run.log_event("resumed", rank=0, samples=training.standing.samples, checkpoint=found.name, ranks=world.size)
+        training.view.note(f"resumed at epoch {training.standing.samples / plan.epoch_samples:.2f} from {found.name}")
+    try:
+        state = loop.train(training)
+    except Again as stop:
+        run.log_event("stopped", rank=world.rank, samples=training.standing.samples, reason=str(stop))
+        raise
+    except InstarError as error:
+        run.log_event("failed", rank=world.rank, samples=training.standing.samples, reason=str(error))
+        raise
+    except BaseException as error:
+        facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        run.log_event("failed", rank=world.rank, samples=training.standing.samples, **facts)
+        raise
+    if world.rank == 0:
+        run.log_event("finished", rank=0, samples=training.standing.samples, state=state, best=training.standing.best)
+    return Outcome(run, plan, state, training.standing.best, world.rank)
+
+
+def _adopt_policy(training: Training) -> None:
+    """Take the last policy that was chosen for a changed length; it outlives checkpoints made before it."""
+    chosen = [event["policy"] for event in training.run.events() if event["event"] == "rate_policy"]
+    if chosen:
+        training.standing.rate_policy = chosen[-1]
+
+
+def _remembered_micro(run: Run, micro: int) -> int:
+    """What fitted into memory last time, where it did not fit at first."""
+    fitted = [event["now"] for event in run.events() if event["event"] == "micro_batch"]
+    return min([micro, *fitted])
+
+
+def _factor(experiment: Experiment) -> Callable[[Progress, Sequence[float]], float]:
+    """The schedule of an experiment: progress, history -> what the base rate is multiplied with."""
+    return partial(plugins.load("schedules", experiment.schedule.kind).factor, experiment.schedule)
+
+
+T = TypeVar("T")
+
+
+def _first_rank(world: World, act: Callable[[], T]) -> T | None:
+    """Do something on rank 0 while the others wait. Where it fails there, the others leave quietly."""
+    if world.rank == 0:
+        try:
+            made = act()
+        except BaseException:
+            world.agree([1.0])
+            raise
+        world.agree([0.0])
+        return made
+    if world.agree([0.0])[0]:
+        raise Again("rank 0 could not begin")
+    return None

@@ -33,7 +33,7 @@ def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int
     if batch < devices:
         raise ConfigError(f"train.batch is {batch}, fewer than the {devices} processes. Write at least {devices}.")
     steps = max(1, -(-round(settings.epochs * epoch_samples) // batch))
-    device = _device(site.device)
+    device = device_of(site.device)
     precision = _precision(settings.precision, device)
     return Plan(
         classes=manifest.classes,
@@ -75,7 +75,7 @@ def _workers(site: Site, devices: int) -> int:
     return min(16, cores) if cores > 1 else 0
 
 
-def _device(wanted: str) -> str:
+def device_of(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():

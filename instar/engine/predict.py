@@ -11,7 +11,7 @@ import torch
 
 from instar.engine.step import Batch, autocast, to_device
 from instar.engine.world import World
-from instar.networks import Learner
+from instar.networks import Learner, train_mode
 
 Columns = dict[str, np.ndarray]
 
@@ -39,7 +39,7 @@ def split(
     whole = {name: column[order] for name, column in whole.items()}
     found = whole["row"]
     assert len(found) == len(row_N) and np.array_equal(found, np.sort(row_N)), (
-        f"evaluation must see each of {len(row_N)} rows once; it saw {len(found)} rows, {len(np.unique(found))} different"
+        f"each of {len(row_N)} rows must be seen once; {len(found)} were, {len(np.unique(found))} of them different"
     )
     return whole
 
@@ -69,4 +69,4 @@ def _predicted(
                 tick(done)
                 yield {name: value.cpu().numpy() for name, value in columns.items() if isinstance(value, torch.Tensor)}
     finally:
-        learner.module.train(was_training)
+        train_mode(learner.module, was_training)

@@ -23,7 +23,7 @@ def provenance() -> dict[str, Any]:
     return {
         "time": round(time.time(), 3),
         "command": shlex.join(sys.argv),
-        "folder": os.getcwd(),
+        "folder": str(Path.cwd()),
         "instar": instar.__version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -34,7 +34,11 @@ def provenance() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "git": git_state(Path.cwd()),
-        "job": {name: os.environ[name] for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "PBS_JOBID") if name in os.environ},
+        "job": {
+            name: os.environ[name]
+            for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "PBS_JOBID")
+            if name in os.environ
+        },
     }
 
 
@@ -48,7 +52,8 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5)
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

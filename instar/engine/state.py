@@ -3,7 +3,7 @@
 Random generators are not in it: order, augmentation, mixing and dropout are functions of (seed, position).
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,30 +11,11 @@ from torch import Tensor
 
 from instar.engine import checkpoint
 from instar.engine.parallel import full_state, load_full_state
+from instar.engine.standing import Standing
 from instar.engine.step import Stepper
 from instar.engine.world import World
 
 Files = dict[str, dict[str, Tensor]]
-
-
-@dataclass
-class Standing:
-    """What training knows about itself besides its tensors.
-
-    samples      global rows consumed; the only position there is
-    history      the watched metric at every evaluation so far, which plateau schedules and early stopping read
-    best         the best evaluation: {"value", "samples", "epoch", "metric"}
-    rate_scale   what roll-backs multiplied the learning rate with
-    rollbacks    how many there were
-    rate_policy  how the schedule follows a changed length: {"kind", "samples", "total"}
-    """
-
-    samples: int = 0
-    history: list[float] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)
-    rate_scale: float = 1.0
-    rollbacks: int = 0
-    rate_policy: dict[str, Any] = field(default_factory=dict)
 
 
 def capture(stepper: Stepper, standing: Standing, world: World, *, metrics_bytes: int) -> tuple[Files, dict[str, Any]]:

@@ -131,7 +131,9 @@ class Stepper:
     def weights_are_finite(self) -> bool:
         """Whether every trained number may be saved."""
         tensors = [tensor for tensor in self.learner.module.state_dict().values() if tensor.is_floating_point()]
-        return bool(torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(tensors, float("inf"))])).all())
+        return bool(
+            torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(tensors, float("inf"))])).all()
+        )
 
 
 def seed_generators(device: torch.device, seed: int, samples: int, rank: int) -> None:
