@@ -1,0 +1,168 @@
+"""Any classifier of torchvision, by name, with a head for your classes and channels.
+
+    model: {kind: torchvision, name: maxvit_t, pretrained: true}
+
+The head is the library's own for that many classes. `pretrained: true` takes the library's default weights, or those
+trained nearest to the size of your images where it has several; their name may stand instead of `true`.
+https://docs.pytorch.org/vision/stable/models.html#classification lists names and weights.
+"""
+
+import inspect
+import typing
+from typing import TYPE_CHECKING, Any, Literal
+
+from instar.errors import ConfigError, WeightsError
+from instar.models._settings import ModelSettings
+from instar.networks import Encoder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Settings(ModelSettings):
+    """Any classifier of torchvision, by name."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    """Any classifier of torchvision, by name."""
+    name: str = "resnet18"
+    """Name in torchvision: `resnet50`, `maxvit_t`, `vit_b_16`."""
+    pretrained: bool | str = False
+    """Whether to start from the library's weights, the classifier excepted; or which, `IMAGENET1K_V1`."""
+
+    @property
+    def starts_from_weights(self) -> bool:
+        return bool(self.pretrained) or self.weights is not None
+
+
+def build(settings: Settings, *, channels: int, classes: int | None, size: int, load: bool = True) -> Encoder:
+    """The network for square images of `size` pixels, or its pooled features where `classes` is None.
+
+    load   False leaves its weights random, for a caller that is about to put its own in their place
+    Raises ConfigError for a name or an argument torchvision does not know, WeightsError for weights that cannot be had.
+    """
+    from torch import nn
+    from torchvision import models
+
+    from instar.models import _encoder, _parts
+
+    _check_name(settings.name)
+    chosen = _choose_weights(settings, size=size)
+    _encoder.refuse(settings.args, _OURS)
+    sized = _size_arguments(settings.name, size=size, ready=bool(settings.pretrained) and channels == 3)
+    with _encoder.construction(settings):
+        network = models.get_model(settings.name, num_classes=classes or 1, **sized, **settings.args)
+    _parts.read_channels(network, channels)
+    head = _parts.classifier(network)
+    if settings.dropout is not None:
+        _parts.drop_before(network, head, settings.dropout)
+    unmatched = _load_pretrained(network, chosen, head=head, size=size) if load and settings.pretrained else []
+    if classes is None:
+        _parts.replace(network, head, nn.Identity())
+    statistics = chosen.transforms()
+    return _encoder.finish(
+        network,
+        settings,
+        heads=[head] if classes else [],
+        channels=channels,
+        classes=classes,
+        size=size,
+        mean=statistics.mean,
+        std=statistics.std,
+        load=load,
+        unmatched=unmatched,
+    )
+
+
+# What has a setting of its own.
+_OURS = {
+    "num_classes": "the data",
+    "image_size": "augment.size",
+    "input_size": "augment.size",
+    "weights": "model.pretrained",
+    "weights_backbone": "model.pretrained",
+    "progress": "instar",
+    "aux_logits": "instar, which trains on one output",
+    "transform_input": "model.pretrained",
+}
+
+
+def _check_name(name: str) -> None:
+    from torchvision import models
+
+    from instar.models import _encoder
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ConfigError(f"model.name: {_encoder.near_miss(name, known, of='torchvision')}")
+
+
+def _size_arguments(name: str, *, size: int, ready: bool) -> dict[str, Any]:
+    """Arguments that some of the networks take, read from the signature of the class that is built.
+
+    ready   whether three-channel weights of the library are to be read
+    """
+    from torchvision import models
+
+    wanted = {
+        "image_size": size,
+        "input_size": (size, size),
+        "aux_logits": False,  # extra heads that only exist in training, and answer with a tuple
+        "init_weights": True,
+        "transform_input": ready,  # weights from another library, which saw pixels of -1 to 1
+    }
+    takes = inspect.signature(typing.get_type_hints(models.get_model_builder(name))["return"]).parameters
+    return {key: value for key, value in wanted.items() if key in takes}
+
+
+def _choose_weights(settings: Settings, *, size: int) -> Any:
+    """Which of the library's weights: by name, or the default, unless others were trained nearer to this size."""
+    from torchvision import models
+
+    from instar.models import _encoder
+
+    known = models.get_model_weights(settings.name)
+    names = [weights.name for weights in known]
+    if isinstance(settings.pretrained, str):
+        if settings.pretrained not in names:
+            sentence = _encoder.near_miss(settings.pretrained, names, of=f"weights for {settings.name}")
+            raise ConfigError(f"model.pretrained: {sentence}")
+        return known[settings.pretrained]
+    default_first = sorted(known, key=lambda weights: weights is not known.DEFAULT)
+    return min(default_first, key=lambda weights: abs(weights.transforms().crop_size[0] - size))
+
+
+def _load_pretrained(network: "nn.Module", chosen: Any, *, head: str, size: int) -> list[str]:
+    """Load all but the classifier."""
+    from instar.models import _weights
+
+    tensors = _resized(network, _downloaded(chosen), size=size)
+    unmatched = _weights.load(network, tensors, source=f"model.pretrained: {chosen}", heads=[head], keep_head=False)
+    return [f"{head}: new, for your classes", *unmatched]
+
+
+def _downloaded(chosen: Any) -> "dict[str, Tensor]":
+    from pathlib import Path
+
+    import torch
+
+    from instar.models import _weights
+
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    file = chosen.url.rsplit("/", 1)[-1]
+    if not (cache / file).is_file():
+        _weights.reach(chosen.url, what=file, keep=str(cache))
+    try:
+        return chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no network, or a download that is not what it should be
+        raise WeightsError(_weights.missing(file, str(cache), error)) from error
+
+
+def _resized(network: "nn.Module", tensors: "dict[str, Tensor]", *, size: int) -> "dict[str, Tensor]":
+    """Position embeddings for this size, where the network has any, by the library's own function."""
+    from collections import OrderedDict
+
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    if not isinstance(network, VisionTransformer):
+        return tensors
+    return interpolate_embeddings(size, network.patch_size, OrderedDict(tensors))

@@ -1,0 +1,95 @@
+"""The two network contracts: a model gives an Encoder, a task makes a Learner of it.
+
+Legend: B batch, H W pixels, C channels, K classes, D features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # nouns load without torch; whoever calls the functions below has it loaded already
+    from torch import Tensor, nn
+
+    from instar.plan import Progress
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A network and what one has to know to feed it and to read it.
+
+    network        normalised float image_BCHW -> logits_BK, or feature_BD where it was built without classes
+    num_features   D, the width of what the classifier reads
+    mean, std      of each channel, in pixels of 0 to 1; what the network's weights were trained with
+    head           name of the classifier inside `network`, '' where there is none
+    unmatched      what of the given weights did not fit, one sentence each
+    """
+
+    network: nn.Module
+    num_features: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    head: str = ""
+    unmatched: list[str] = field(default_factory=list)
+
+
+class Learner(ABC):
+    """What a task trains: a module, its losses, and what it says about rows.
+
+    module   everything that is trained and saved
+    counts   integer sums that `losses` adds into; the engine moves them to the device, sums them over ranks and
+             sets them back to zero
+    """
+
+    module: nn.Module
+    counts: dict[str, Tensor]
+
+    @abstractmethod
+    def losses(self, batch: Mapping[str, Any], progress: Progress) -> dict[str, Tensor]:
+        """Scalars by name, each a mean over the rows of the batch; "total" is what is minimised.
+
+        A mean over rows, and nothing else, is what stays right when a batch is cut into ranks and micro-batches.
+        """
+
+    @abstractmethod
+    def predict(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Tensors by name, aligned with the rows of the batch."""
+
+    @abstractmethod
+    def summary(self, counts: Mapping[str, Tensor]) -> dict[str, float]:
+        """Scores over the training rows since the counts were last zero."""
+
+    def after_step(self, progress: Progress) -> None:  # noqa: B027 - most tasks have nothing to do here
+        """Called after each optimiser step."""
+
+
+def pixels(
+    image_BHWC: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, *, channels_last: bool = False
+) -> Tensor:
+    """Normalised float32 image_BCHW on the same device: the first thing done to a batch.
+
+    image_BHWC   any integer type, whose largest value counts as 1, or floating point of 0 to 1
+    mean, std    one number a channel; tensors on the image's device save a copy
+    """
+    import torch
+
+    largest = 1 if image_BHWC.is_floating_point() else torch.iinfo(image_BHWC.dtype).max
+    options: dict[str, Any] = {"dtype": torch.float32, "device": image_BHWC.device}
+    mean_C11 = torch.as_tensor(mean, **options).reshape(-1, 1, 1)
+    std_C11 = torch.as_tensor(std, **options).reshape(-1, 1, 1)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    # Measured: one copy into the layout that is wanted, and the rest in place, is twice as fast as arithmetic on BHWC.
+    image_BCHW = image_BHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=layout, copy=True)
+    return image_BCHW.mul_(1 / (largest * std_C11)).sub_(mean_C11 / std_C11)
+
+
+def train_mode(module: nn.Module, training: bool = True) -> None:
+    """Put `module` into training or evaluation mode; the statistics of frozen normalisation layers stand still."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    module.train(training)
+    for part in module.modules():
+        if isinstance(part, _NormBase) and part.affine and not part.weight.requires_grad:
+            part.eval()

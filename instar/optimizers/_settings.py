@@ -1,0 +1,30 @@
+"""What every optimizer can be told."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from instar.settings import Settings
+
+Groups = list[dict[str, Any]]
+Share = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
+
+
+class OptimSettings(Settings):
+    """The learning rate, and how weights and gradients are kept small."""
+
+    lr: AboveZero = 1e-3
+    """Learning rate, for the global batch; the schedule multiplies it."""
+    weight_decay: NotNegative = 0.0
+    """How strongly weights are pulled to zero."""
+    decay_all: bool = False
+    """Whether biases and normalisation weights are pulled to zero too."""
+    clip: AboveZero | None = None
+    """Largest norm of the whole gradient; null for no limit."""
+
+
+def fused(groups: Groups) -> bool:
+    """Whether one kernel may update all weights: it exists for the CPU and for CUDA, and gives the same every time."""
+    return all(weight.device.type in ("cpu", "cuda") for group in groups for weight in group["params"])
