@@ -286,6 +286,7 @@ def _assemble(
                 precision=plan.precision,
                 world=world,
                 tick=lambda done: view.evaluating(done * world.size, len(val_rows)),
+                stopping=lambda: deadline.reason(clock) is not None,
             )
         return task.measure(columns) if columns else {}
 
@@ -302,6 +303,7 @@ def _assemble(
     if writer is not None:
         fence = (run.lease_file, writer.token)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run.checkpoints, keep=settings.keep, fence=fence))
+    clock = deadline.Clock(site.walltime.seconds if site.walltime else None)
     metrics = MetricsLog(run.metrics_file if world.rank == 0 else None)
     stack.callback(metrics.close)
     return Training(
@@ -314,7 +316,7 @@ def _assemble(
         watchdog=stack.enter_context(watch(world, run)),
         checkpoints=checkpoints,
         metrics=metrics,
-        clock=deadline.Clock(site.walltime.seconds if site.walltime else None),
+        clock=clock,
         view=view,
         open_stream=open_stream,
         evaluate=evaluate if len(val_rows) else dict,

@@ -13,6 +13,7 @@ import torch
 from instar.engine import deadline, faults
 from instar.engine.guard import BadSamples, RollBack, check_numbers
 from instar.engine.pace import Agreed, Pace
+from instar.engine.predict import Abandoned
 from instar.engine.saving import restore_newest, save
 from instar.engine.step import Batch, Totals, to_device
 from instar.engine.training import Training
@@ -37,40 +38,43 @@ def train(training: Training) -> str:
 
 
 def _until_the_end(training: Training, pace: Pace) -> str:
-    plan, stepper, standing = training.plan, training.stepper, training.standing
+    plan, settings, standing = training.plan, training.settings, training.standing
     stream = training.open_stream(standing.samples)
-    log_every = training.settings.log * plan.batch
-    evaluate_every = max(1, training.settings.evaluate.samples(**training.lengths()))
     bad = BadSamples(training)
     pace.restart(standing.samples)
-    rate = 0.0
-    while standing.samples < plan.total_samples:
-        before = standing.samples
-        training.watchdog.at(before // plan.batch, "loading")
+    while not stops_early(standing.history, training.mode, settings.stop_early):
+        if _evaluation_is_due(training):
+            _evaluate(training, pace)
+            continue
+        if standing.samples >= plan.total_samples:
+            save(training, wait=True)
+            return "finished"
+        progress = plan.progress(standing.samples)
+        training.watchdog.at(progress.step, "loading")
         batch = next(stream)
-        training.watchdog.at(before // plan.batch, "step")
+        training.watchdog.at(progress.step, "step")
         if batch["bad"]:
             bad.note(batch["bad"])
         faults.point("step.begin")
-        progress = plan.progress(before)
-        rate = training.set_rate(progress, standing)
-        _step(training, to_device(batch, stepper.device), progress)
-        standing.samples = samples = before + plan.batch
+        training.rate = training.set_rate(progress, standing)
+        _step(training, to_device(batch, training.stepper.device), progress)
+        standing.samples += plan.batch
         faults.point("step.end")
-        pace.stepped(samples, batch)
-        if samples % log_every == 0:
+        pace.stepped(standing.samples, batch)
+        if standing.samples % (settings.log * plan.batch) == 0:
             check_numbers(training)
-            _log(training, rate, pace)
-        ended = samples >= plan.total_samples
-        if ended or samples // evaluate_every > before // evaluate_every:
-            check_numbers(training)
-            if _evaluate(training, pace, rate) and not ended:
-                save(training, wait=True)
-                return "early"
-        elif pace.due():
+            _log(training, pace)
+        if pace.due() and not _evaluation_is_due(training):
             _act(training, pace.agree())
     save(training, wait=True)
-    return "finished"
+    return "early"
+
+
+def _evaluation_is_due(training: Training) -> bool:
+    standing, total = training.standing, training.plan.total_samples
+    every = max(1, training.settings.evaluate.samples(**training.lengths()))
+    passed = standing.samples // every > standing.evaluated_at // every
+    return passed or (standing.samples >= total and standing.evaluated_at < standing.samples)
 
 
 def _step(training: Training, batch: Batch, progress: Progress) -> None:
@@ -136,7 +140,7 @@ def _roll_back(training: Training, position: int) -> None:
     training.view.note(f"loss not finite at step {position // plan.batch}: back to the last save, rate x {scale:g}")
 
 
-def _log(training: Training, rate: float, pace: Pace) -> None:
+def _log(training: Training, pace: Pace) -> None:
     totals = training.stepper.totals
     vector = training.world.sum(_with_rows(totals))
     rows = float(vector[-1])
@@ -148,7 +152,7 @@ def _log(training: Training, rate: float, pace: Pace) -> None:
             **training.where(),
             "loss": means.pop("total"),
             **means,
-            "lr": rate,
+            "lr": training.rate,
             **pace.speeds(),
         }
     )
@@ -160,45 +164,43 @@ def _with_rows(totals: Totals) -> torch.Tensor:
     return torch.cat([totals.sums.cpu(), torch.tensor([totals.rows], dtype=torch.float64)])
 
 
-def _evaluate(training: Training, pace: Pace, rate: float) -> bool:
-    """Score the validation split, save, and say whether training should end early."""
-    standing, plan = training.standing, training.plan
+def _evaluate(training: Training, pace: Pace) -> None:
+    """Score the validation split and save. Told to stop meanwhile, save without the scores: they come after."""
+    standing, plan, learner = training.standing, training.plan, training.stepper.learner
+    check_numbers(training)
     training.watchdog.at(standing.samples // plan.batch, "evaluating")
     faults.point("loop.evaluate")
-    seen = {name: training.world.sum(count.cpu().clone()) for name, count in training.stepper.learner.counts.items()}
-    learnt = training.stepper.learner.summary(seen)
-    for count in training.stepper.learner.counts.values():
+    try:
+        scores = training.evaluate()
+    except Abandoned:
+        return _act(training, Agreed(stop=True, save=True))
+    learnt = learner.summary({name: training.world.sum(count.cpu().clone()) for name, count in learner.counts.items()})
+    for count in learner.counts.values():
         count.zero_()
-    scores = training.evaluate()
-    improved = False
-    if training.world.rank == 0:
-        line = {"kind": "val", **training.where(), **scores, **{f"train_{k}": v for k, v in learnt.items()}, "lr": rate}
-        value = scores.get(training.metric)
-        improved = value is not None and is_better(value, standing.best.get("value"), training.mode)
-        training.metrics.write({**line, **pace.speeds(), "best": improved})
-    value, improved = _shared(training.world, scores.get(training.metric), improved)
+    value = scores.get(training.metric)
+    improved = value is not None and is_better(value, standing.best.get("value"), training.mode)
+    line = {"kind": "val", **training.where(), **scores, **{f"train_{name}": score for name, score in learnt.items()}}
+    training.metrics.write({**line, "lr": training.rate, "best": improved, **pace.speeds()})
+    value, improved = _shared(training.world, value, improved)
+    standing.evaluated_at = standing.samples
     if value is not None:
         standing.history.append(value)
     if improved:
-        standing.best = {"metric": training.metric, "value": value, "samples": standing.samples}
-        standing.best["epoch"] = round(standing.samples / plan.epoch_samples, 3)
+        epoch = round(standing.samples / plan.epoch_samples, 3)
+        standing.best = {"metric": training.metric, "value": value, "samples": standing.samples, "epoch": epoch}
     training.view.epoch(training.metrics.last, best=improved)
     save(training, best=improved)
     pace.restart(standing.samples)
     _act(training, pace.agree())
-    return stops_early(standing.history, training.mode, training.settings.stop_early)
 
 
 def _shared(world: World, value: float | None, improved: bool) -> tuple[float | None, bool]:
     """Rank 0's value on every rank (the others have none, so the maximum is its)."""
     if world.size == 1:
         return value, improved
-    mine = world.rank == 0
-    known = mine and value is not None
-    told = world.agree(
-        [float(known), value if known and value is not None else float("-inf"), float(mine and improved)]
-    )
-    return (told[1] if told[0] else None), bool(told[2])
+    mine = value if world.rank == 0 and value is not None else -math.inf
+    told, better = world.agree([mine, float(world.rank == 0 and improved)])
+    return (None if told == -math.inf else told), bool(better)
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:

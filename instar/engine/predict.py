@@ -4,6 +4,7 @@ Shards are unpadded, results are gathered by row number, and the union is checke
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from instar.networks import Learner, train_mode
 Columns = dict[str, np.ndarray]
 
 
+class Abandoned(Exception):
+    """An evaluation was given up because the process was told to stop."""
+
+
 def split(
     learner: Learner,
     batches: Callable[[np.ndarray], Iterable[Batch]],
@@ -24,14 +29,19 @@ def split(
     precision: str,
     world: World,
     tick: Callable[[int], None] = lambda rows: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Columns:
     """Predictions for `row_N`, sorted by row, on rank 0; an empty dict on the others.
 
     batches   makes the batches of some rows, for example loaders.eval_stream with its settings bound
     tick      told the rows done so far on this rank
+    stopping  asked between batches; where it says yes on any rank, all raise Abandoned
     """
     shard_M = row_N[world.rank :: world.size]
-    mine = collect(_predicted(learner, batches(shard_M), precision, world.device, tick))
+    predicted = _predicted(learner, batches(shard_M), precision, world.device, tick)
+    mine = collect(takewhile(lambda _: not stopping(), predicted))
+    if any(world.agree([float(len(mine["row"]) < len(shard_M))])):
+        raise Abandoned
     whole = world.gather_rows(mine)
     if world.rank != 0:
         return {}

@@ -1,7 +1,7 @@
 """Saving at a step boundary, and going back to what was saved."""
 
 from instar.engine import checkpoint, state
-from instar.engine.guard import check_numbers
+from instar.engine.guard import RollBack, check_numbers
 from instar.engine.training import Training
 
 

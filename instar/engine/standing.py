@@ -9,6 +9,7 @@ class Standing:
     """What training knows about itself besides its tensors.
 
     samples      global rows consumed; the only position there is
+    evaluated_at position of the newest evaluation
     history      the watched metric at every evaluation so far, which plateau schedules and early stopping read
     best         the best evaluation: {"value", "samples", "epoch", "metric"}
     rate_scale   what roll-backs multiplied the learning rate with
@@ -17,6 +18,7 @@ class Standing:
     """
 
     samples: int = 0
+    evaluated_at: int = 0
     history: list[float] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     rate_scale: float = 1.0
