@@ -4,6 +4,7 @@ Shards are unpadded, results are gathered by row number, and the union is checke
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import takewhile
 from typing import Any
 
@@ -38,8 +39,8 @@ def split(
     stopping  asked between batches; where it says yes on any rank, all raise Abandoned
     """
     shard_M = row_N[world.rank :: world.size]
-    predicted = _predicted(learner, batches(shard_M), precision, world.device, tick)
-    mine = collect(takewhile(lambda _: not stopping(), predicted))
+    with closing(_predicted(learner, batches(shard_M), precision, world.device, tick)) as predicted:
+        mine = collect(takewhile(lambda _: not stopping(), predicted))
     if any(world.agree([float(len(mine["row"]) < len(shard_M))])):
         raise Abandoned
     whole = world.gather_rows(mine)

@@ -19,6 +19,7 @@ from instar.settings import Settings as Base
 from instar.validation import conflict
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from instar.plan import Plan, Progress
@@ -150,6 +151,21 @@ def summary(counts: "Mapping[str, Tensor]") -> dict[str, float]:
 
     found = averages(counts["confusion"].cpu().numpy())
     return {name: found[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+
+
+def measure(columns: "Mapping[str, np.ndarray]") -> dict[str, float]:
+    """What is watched while training: loss, accuracy, balanced accuracy and macro-F1 of the rows of a split.
+
+    columns   label_N, probability_NK and loss_N, as `predict` gave them
+    """
+    from instar.metrics.classification import averages
+    from instar.metrics.counts import confusion
+
+    probability_NK = columns["probability"]
+    found = averages(confusion(columns["label"], probability_NK.argmax(1), probability_NK.shape[1]))
+    known_N = columns["label"] >= 0
+    loss = float(columns["loss"][known_N].mean(dtype="float64")) if known_N.any() else float("nan")
+    return {"loss": loss, **{name: found[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}}
 
 
 def scores(predictions: "Predictions") -> dict[str, Any]:
