@@ -149,13 +149,12 @@ class Checkpoints:
         parts.append((entries.STATE, layout.bytes, len(text)))
         total = sum(length for _, _, length in parts)
         self._pending = Saved("", samples, best, total, 0.0, 0.0)
-        try:
-            room(self._folder, total, files=len(parts) + _FILES_BESIDE)
-        except CheckpointError as error:
-            self._finish({"problem": "full", "reason": str(error)})
+        missing = ""
+        with suppress(OSError):  # a folder that cannot be looked at: the writer tries more than once, and reports
+            missing = _missing(self._folder, total, len(parts) + _FILES_BESIDE)
+        if missing:
+            self._finish({"problem": "full", "reason": missing})
             return
-        except OSError:
-            pass  # the folder cannot be looked at now; the writer tries more than once, and reports
         if self._memory.reserve(layout.bytes + len(text)):
             self._start_writer()
         faults.point("save.copy")
@@ -234,20 +233,26 @@ def room(folder: Path, bytes: int, *, files: int = 12) -> None:
 
     Raises CheckpointError with what is needed and what was found.
     """
+    if missing := _missing(folder, bytes, files):
+        raise CheckpointError(f"{folder}: {missing}. Free some space, or choose another disk with runs=FOLDER.")
+
+
+def _missing(folder: Path, bytes: int, files: int) -> str:
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     # Some file systems make inodes as they go, and say 0 of 0.
     inodes = disk.f_favail if disk.f_files else files
-    if free < bytes or inodes < files:
-        raise CheckpointError(
-            f"{folder}: a checkpoint needs {bytes / 1e6:,.1f} MB and {files} files, found {free / 1e6:,.1f} MB and "
-            f"{inodes} free inodes. Free some space, or choose another disk with runs=FOLDER."
-        )
+    if free >= bytes and inodes >= files:
+        return ""
+    return (
+        f"a checkpoint needs {bytes / 1e6:,.1f} MB and {files} files, "
+        f"found {free / 1e6:,.1f} MB and {inodes:,} free inodes"
+    )
 
 
 def _sentence(folder: Path, saved: Saved, reason: str) -> str:
     what = {
-        "full": f"the disk is full ({reason}); it needs {saved.bytes / 1e6:,.1f} MB. Free some space",
+        "full": f"the disk is full ({reason}). Free at least {saved.bytes / 1e6:,.1f} MB",
         "fenced": f"another process writes this run now: {reason}. This one stops",
         "unwritable": f"the folder cannot be written ({reason}). See to the disk",
         "broken": f"{reason}. See the messages above",

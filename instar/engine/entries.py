@@ -54,7 +54,7 @@ def damage(folder: Path, entry: Entry, *, hashed: bool = True) -> str:
 
 def seal(body: dict[str, Any]) -> bytes:
     """A manifest as text that carries its own sha256."""
-    return json.dumps({**body, "seal": _sealed(body)}, indent=1).encode() + b"\n"
+    return json.dumps({**body, "seal": _sealed(body)}, indent=1).encode()
 
 
 def _sealed(body: dict[str, Any]) -> str:

@@ -126,8 +126,9 @@ class SharedMemory:
         self._forget()
         moved = not _grow(self.fd, size)
         if moved:
+            roomier = _file_on_disk(size)
             os.close(self.fd)
-            self.fd = _file_on_disk(size)
+            self.fd = roomier
         # Pages are there from the start: the first copy must not be the one that pays for them.
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
         self._mapped = mmap.mmap(self.fd, size, flags=flags)
