@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from instar import plugins
+from instar import plugins, settings
 from instar.engine.augment import Augment
 from instar.errors import ConfigError
 from instar.settings import Document, Settings, Shelf, Span, Training, read
@@ -139,7 +139,7 @@ class Experiment(Settings):
 
     name: str | None = Field(default=None, pattern=r"^[^/\x00-\x1f]{1,80}$")
     """What the run is called; null for the name of the data folder."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """The one number all randomness follows from."""
     data: Data
     """What is learnt from."""
@@ -196,7 +196,7 @@ def differences(before: Experiment, after: Experiment) -> list[str]:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a recipe, over all kinds that come with Instar, for completion in editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings.schema(Experiment)}
 
 
 def _document(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], Sequence[str]]:

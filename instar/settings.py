@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from instar import documents, plugins
@@ -13,7 +14,19 @@ from instar.errors import ConfigError
 from instar.overrides import override
 from instar.spans import Span, Time, Training
 
-__all__ = ["Document", "Settings", "Shelf", "Span", "Time", "Training", "dump", "override", "parse", "read"]
+__all__ = [
+    "Document",
+    "Settings",
+    "Shelf",
+    "Span",
+    "Time",
+    "Training",
+    "dump",
+    "override",
+    "parse",
+    "read",
+    "schema",
+]
 
 
 def _strict(schema: Any) -> Any:
@@ -104,6 +117,16 @@ class Shelf:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json")
+
+
+def schema(settings: type[Settings]) -> dict[str, Any]:
+    """The JSON schema of these settings, with defaults as one would write them."""
+    return settings.model_json_schema(schema_generator=_Schema)
+
+
+class _Schema(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        return super().encode_default(str(dft) if isinstance(dft, Span) else dft)
 
 
 def dump(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """Site: where and with what something runs. Never part of what is learnt."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -20,3 +21,16 @@ class Site(Settings):
     """What computes."""
     timeout: Time = Span(60, "s")
     """How long one image may take to read before it is named and training stops."""
+
+
+class Start(Settings):
+    """One start of a training, as said on the command line."""
+
+    run: str | None = None
+    """Name of the run, or its folder; null for one that follows from the experiment."""
+    runs: Path = Path("runs")
+    """Folder that all runs are in."""
+    on_change: Literal["stretch", "tail", "restart"] | None = None
+    """What the learning rate does where the length of a training that has begun is changed."""
+    accept: bool = False
+    """Whether to go on although the images changed since the run began."""

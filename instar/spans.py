@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
@@ -104,8 +104,10 @@ def _training(span: Span) -> Span:
     return span
 
 
-Time = Annotated[Span, AfterValidator(_time)]
+Time = Annotated[Span, AfterValidator(_time), WithJsonSchema({"type": "string", "examples": ["30 s", "8 h"]})]
 """A span of s, min or h only."""
 
-Training = Annotated[Span, AfterValidator(_training)]
+Training = Annotated[
+    Span, AfterValidator(_training), WithJsonSchema({"type": "string", "examples": ["5 %", "2 epochs"]})
+]
 """A span of %, epochs, steps or samples only."""

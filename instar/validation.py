@@ -126,7 +126,7 @@ class _Mistakes:
         if not parents:
             return []
         above = _settings_at(self._settings, self._document, parents[:-1])
-        shelf = _shelf(above, parents[-1]) if above else None
+        shelf = shelf_of(above, parents[-1]) if above else None
         if not shelf:
             return []
         return [kind for kind in plugins.kinds(shelf.shelf) if name in shelf.settings(kind).model_fields]
@@ -155,7 +155,8 @@ def _at(document: Any, keys: Keys | list[str | int]) -> Any:
     return document
 
 
-def _shelf(settings: type[Settings], name: str) -> Shelf | None:
+def shelf_of(settings: type[Settings], name: str) -> Shelf | None:
+    """The shelf that one field's kinds stand on, None where it has no kinds."""
     field = settings.model_fields.get(name)
     return next((mark for mark in field.metadata if isinstance(mark, Shelf)), None) if field else None
 
@@ -171,12 +172,17 @@ def _settings_at(settings: type[Settings], document: Any, keys: Any) -> type[Set
 
 def _group(settings: type[Settings], name: str, value: Any) -> type[Settings] | None:
     """The settings class of one field, None where it holds a plain value or a kind that is not known."""
-    shelf = _shelf(settings, name)
-    if shelf:
-        try:
-            return shelf.settings(shelf.spelled_out({} if value is None else value)["kind"])
-        except (ConfigError, TypeError, ValueError):
-            return None
+    shelf = shelf_of(settings, name)
+    if not shelf:
+        return group_of(settings, name)
+    try:
+        return shelf.settings(shelf.spelled_out({} if value is None else value)["kind"])
+    except (ConfigError, TypeError, ValueError):
+        return None
+
+
+def group_of(settings: type[Settings], name: str) -> type[Settings] | None:
+    """The settings class of a field that has no kinds, None where it holds a plain value."""
     field = settings.model_fields.get(name)
     candidates = [field.annotation, *typing.get_args(field.annotation)] if field else []
     return next((one for one in candidates if isinstance(one, type) and issubclass(one, Settings)), None)

@@ -1,0 +1,112 @@
+"""The command line: one file a verb, imported when it is asked for.
+
+Its docstring is its help page. A verb has FLAGS and THINGS (how few and how many things it takes), and
+`run(words) -> exit code`; it imports its stage inside, so help, lists and mistakes never wait for torch.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from instar import __version__, terminal
+from instar.cli.words import Words, parse
+from instar.errors import AGAIN, DONE, ConfigError, InstarError
+
+VERBS = ("train", "evaluate", "report", "runs", "why", "compare", "show", "schema", "demo")
+COMMON_FLAGS = ("json", "quiet")
+CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake
+INTERRUPTED = 130
+NOBODY_READS = 141
+
+HEAD = f"""instar {__version__}: scientific images to a trained, evaluated and explained model
+
+    instar train FOLDER              learn from a folder of images, one folder a class
+    instar train RECIPE key=value    learn what a recipe says, with changes
+    instar demo                      see it work, in minutes
+
+verbs"""
+TAIL = """
+The same keys in recipes and on the command line: instar show lists them. Every verb has --help and --json."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line; returns the exit code."""
+    terminal.prepare()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _carry_out(arguments)
+    except InstarError as error:
+        return _report(error, as_json="--json" in arguments)
+    except KeyboardInterrupt:
+        terminal.say("instar: interrupted", error=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return NOBODY_READS
+    except Exception:
+        return _crash()
+
+
+def _carry_out(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        terminal.say(_overview())
+        return DONE
+    if arguments[0] in ("-V", "--version", "version"):
+        terminal.say(f"instar {__version__}")
+        return DONE
+    name, *rest = arguments
+    verb = _verb(name)
+    words = parse(name, rest, flags=(*COMMON_FLAGS, *verb.FLAGS), things=verb.THINGS)
+    if "help" in words:
+        terminal.say((verb.__doc__ or "").strip())
+        return DONE
+    return verb.run(words)
+
+
+def _verb(name: str) -> ModuleType:
+    if name not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f"Did you mean 'instar {near[0]}'?" if near else f"Verbs: {', '.join(VERBS)}."
+        raise ConfigError(f"there is no verb {name!r}. {hint}")
+    return importlib.import_module(f"instar.cli.{name}")
+
+
+def _overview() -> str:
+    pairs = [(verb, (_verb(verb).__doc__ or "").strip().partition("\n")[0]) for verb in VERBS]
+    return "\n".join([HEAD, *terminal.columns_of(pairs), TAIL])
+
+
+def _report(error: InstarError, *, as_json: bool) -> int:
+    """Say what went wrong, all of it in one block."""
+    mistakes = getattr(error, "mistakes", [str(error)])
+    if as_json:
+        import json
+
+        terminal.say(json.dumps({"error": type(error).__name__, "mistakes": mistakes, "exit": error.exit_code}))
+    if error.exit_code == AGAIN:
+        block = f"stopped  {mistakes[0]}"
+    elif len(mistakes) == 1:
+        block = f"instar: {mistakes[0]}"
+    else:
+        block = "\n".join([f"instar: {len(mistakes)} mistakes", *(f"  {mistake}" for mistake in mistakes)])
+    terminal.say(block, error=True)
+    return error.exit_code
+
+
+def _crash() -> int:
+    """Our mistake: the traceback is what mends it."""
+    import traceback
+
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID")
+    traceback.print_exc()
+    where = f" on rank {rank}" if rank else ""
+    terminal.say(f"instar: this is a mistake in Instar{where}, not yours. Please report the lines above.", error=True)
+    return CRASHED
+
+
+__all__ = ["Words", "main"]

@@ -1,0 +1,58 @@
+"""See it work: 1,797 handwritten digits to an evaluated classifier and its page, in minutes
+
+    instar demo                    in instar-demo/, below this folder
+    instar demo FOLDER
+
+Makes a folder of images, then runs the commands one would type: train, evaluate, report. Each is printed first.
+
+    --json         the scores as one JSON object at the end
+"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instar import terminal
+from instar.cli.words import Words
+from instar.errors import AGAIN, DONE
+from instar.formats import one_line
+
+if TYPE_CHECKING:
+    from instar import demo
+
+FLAGS = ()
+THINGS = (0, 1)
+
+
+def run(words: Words) -> int:
+    from instar import cli, demo
+
+    hushed = bool({"json", "quiet"} & words.flags)
+    made = demo.prepare(Path(words.things[0] if words.things else "instar-demo"))
+    if not hushed:
+        terminal.say(f"1 797 real digits as PNG files, one folder a class: {one_line(str(made.digits))}/")
+    for command in made.commands:
+        if not hushed:
+            terminal.say(f"\n$ instar {shlex.join(command)}")
+        code = cli.main([*command, "--quiet"] if hushed else command)
+        if code != DONE:
+            if code == AGAIN:
+                terminal.say(f"again    {shlex.join(['instar', *words.line])}", error=True)
+            return code
+    if "json" in words:
+        facts = {"run": str(made.run.path), "report": str(made.run.report), "scores": made.run.scores("test")}
+        terminal.say(json.dumps(facts))
+    elif not hushed:
+        terminal.say("\n".join(_ending(made)))
+    return DONE
+
+
+def _ending(made: "demo.Demo") -> list[str]:
+    return [
+        "",
+        f"look     {one_line(str(made.run.report))}   (in a browser)",
+        f"next     instar train {one_line(str(made.recipe))} seed=1",
+        "         instar train FOLDER               your own images, one folder a class",
+        "         instar show                       everything that can be set",
+    ]

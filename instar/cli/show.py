@@ -1,0 +1,200 @@
+"""Show what can be set: groups, kinds, and the settings of each with type, default and meaning
+
+instar show                    groups and kinds
+instar show train              the settings of a group
+instar show model.timm         or of one kind
+instar show sgd                a kind that no other group has
+
+--json                         the JSON schema of these settings
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from instar import plugins, terminal
+from instar.cli.words import Words
+from instar.errors import DONE, ConfigError
+
+FLAGS = ()
+THINGS = (0, 1)
+
+
+def run(words: Words) -> int:
+    if not words.things:
+        terminal.say(json.dumps(_catalogue()) if "json" in words else "\n".join(overview()))
+        return DONE
+    from instar.settings import schema
+
+    name, settings = find(words.things[0])
+    if "json" in words:
+        terminal.say(json.dumps(schema(settings)))
+    else:
+        terminal.say("\n".join(page(name, settings)))
+    return DONE
+
+
+def overview() -> list[str]:
+    """Every group with one line, and the kinds of those that have some."""
+    lines = ["groups of a recipe"]
+    lines += terminal.columns_of([(name, _summary(settings)) for name, settings in _plain_groups()])
+    for group, shelf in _shelves():
+        kinds = [(kind, _summary(shelf.settings(kind))) for kind in plugins.kinds(shelf.shelf)]
+        default = f" (default {shelf.default})"
+        lines += ["", f"kinds of {group}{default}", *terminal.columns_of(kinds)]
+    return [*lines, "", "next     instar show train   ·   instar show model.timm"]
+
+
+def find(name: str) -> tuple[str, Any]:
+    """The full name and the settings class behind `train`, `data.split`, `optim`, `optim.sgd` or `sgd`."""
+    from instar.experiment import Experiment
+
+    groups, shelves = dict(_plain_groups()), dict(_shelves())
+    if name in groups:
+        return name, groups[name]
+    if name in shelves:
+        return f"{name}.{shelves[name].default}", shelves[name].settings(shelves[name].default)
+    if name == "recipe":
+        return name, Experiment
+    every = {f"{group}.{kind}": shelf for group, shelf in shelves.items() for kind in plugins.kinds(shelf.shelf)}
+    matches = [full for full in every if full == name or full.rpartition(".")[2] == name]
+    if len(matches) > 1:
+        raise ConfigError(f"{name!r} could be {' or '.join(matches)}. Write the whole name.")
+    if matches:
+        return matches[0], every[matches[0]].settings(matches[0].rpartition(".")[2])
+    known = [*groups, *shelves, *every, *(full.rpartition(".")[2] for full in every)]
+    raise ConfigError(f"{plugins.unknown(name, known, what='group or kind')}. See: instar show")
+
+
+def page(name: str, settings: Any) -> list[str]:
+    """The settings one by one, and a YAML example."""
+    lines = [f"{name}: {_summary(settings)}", ""]
+    from instar.settings import schema
+
+    properties = schema(settings).get("properties", {})
+    for key, field in settings.model_fields.items():
+        if key == "kind" and "." in name:
+            continue
+        lines.append(f"  {key}  ({_said(name, key, field, properties.get(key, {}))})")
+        lines += [f"      {line.strip()}" for line in (field.description or "").splitlines()]
+    return [*lines, "", "example", *(f"    {line}" for line in _example(name, settings))]
+
+
+def _said(name: str, key: str, field: Any, schema: dict[str, Any]) -> str:
+    from instar.settings import Settings
+
+    if field.is_required():
+        return f"{kind_of(schema)}; needed"
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, Settings):
+        return f"group: instar show {key if name in ('experiment', 'recipe') else f'{name}.{key}'}"
+    return f"{kind_of(schema)}; default {_written(default)}"
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    """A JSON schema in words: `number, at least 0, less than 1`, `text or null`."""
+    if "anyOf" in schema:
+        return _joined(list(dict.fromkeys(kind_of(one) for one in schema["anyOf"])))
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if "prefixItems" in schema:
+        return f"list of {len(schema['prefixItems'])}: {kind_of(schema['prefixItems'][0])}"
+    if schema.get("type") == "array":
+        return f"list of {kind_of(schema.get('items', {}))}"
+    names = {"integer": "whole number", "boolean": "true | false", "string": "text", "object": "group"}
+    words = names.get(schema.get("type", ""), schema.get("type") or ("group" if "$ref" in schema else "anything"))
+    if schema.get("format") == "path":
+        words = "path"
+    if "examples" in schema:
+        words = f"such as {' or '.join(schema['examples'])}"
+    bounds = {
+        "minimum": "at least",
+        "exclusiveMinimum": "more than",
+        "maximum": "at most",
+        "exclusiveMaximum": "less than",
+    }
+    return ", ".join([words, *(f"{text} {_number(schema[key])}" for key, text in bounds.items() if key in schema)])
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
+
+
+def _joined(alternatives: list[str]) -> str:
+    return (", or " if any("," in one for one in alternatives) else " or ").join(alternatives)
+
+
+def _example(name: str, settings: Any) -> list[str]:
+    from instar.documents import dump
+    from instar.settings import Settings
+
+    needed = {key: "FOLDER" for key, field in settings.model_fields.items() if field.is_required()}
+    if name == "recipe":
+        needed = {"data": {"root": "FOLDER"}}
+    made = dict(settings.model_construct(**needed) if needed else settings())
+    plain: Any = {
+        key: _plain(value) for key, value in made.items() if value is not None and not isinstance(value, Settings)
+    }
+    if name in ("site", "start"):
+        return [f"instar train … {' '.join(f'{key}={_written(value)}' for key, value in plain.items())}"]
+    groups = (name.rpartition(".")[0] if "kind" in plain and "." in name else name).split(".")
+    for group in reversed(groups):
+        plain = {group: plain} if group != "recipe" else plain
+    return dump(plain).splitlines()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | dict | None) else str(value)
+
+
+def _written(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False).strip('"')
+
+
+def _summary(settings: Any) -> str:
+    return (settings.__doc__ or "").strip().partition("\n")[0]
+
+
+def _plain_groups() -> Iterator[tuple[str, Any]]:
+    """Groups that have no kinds, inner ones too."""
+    from instar.experiment import Experiment
+    from instar.site import Site, Start
+
+    yield from _inside("", Experiment)
+    yield "site", Site
+    yield "start", Start
+
+
+def _inside(above: str, settings: Any) -> Iterator[tuple[str, Any]]:
+    from instar.validation import group_of
+
+    for key in settings.model_fields:
+        inner = group_of(settings, key)
+        if inner:
+            yield above + key, inner
+            yield from _inside(f"{above}{key}.", inner)
+
+
+def _shelves() -> Iterator[tuple[str, Any]]:
+    """Groups that have kinds, with their shelves."""
+    from instar.experiment import Data, Experiment
+    from instar.validation import shelf_of
+
+    for above, settings in (("data.", Data), ("", Experiment)):
+        for key in settings.model_fields:
+            shelf = shelf_of(settings, key)
+            if shelf:
+                yield above + key, shelf
+
+
+def _catalogue() -> dict[str, Any]:
+    groups = {name: _summary(settings) for name, settings in _plain_groups()}
+    kinds = {
+        group: {kind: _summary(shelf.settings(kind)) for kind in plugins.kinds(shelf.shelf)}
+        for group, shelf in _shelves()
+    }
+    return {"groups": groups, "kinds": kinds}

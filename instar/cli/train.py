@@ -1,0 +1,199 @@
+"""Learn from a folder of images or a recipe; the same command again carries on
+
+    instar train FOLDER                        one folder a class
+    instar train RECIPE.yaml epochs=40         what a recipe says, with changes
+    instar train RUN                           carry on with a run, by its folder
+
+    key=value      any setting of the recipe, by its full name: instar show lists them. Six have a short name:
+                   epochs batch lr size balance pretrained
+    devices=2      processes that train together          workers=4    processes that read images, a device
+    walltime=8h    stop and save in time                  device=cpu   auto, cpu or cuda
+    run=NAME       instead of a name made up              runs=FOLDER  instead of runs/
+    on_change=     stretch, tail or restart: what the learning rate does when the length of a run is changed
+    accept=true    go on although the images changed
+
+    --dry          say what would happen, and do nothing
+    --quiet        only what needs attention
+    --json         one JSON object at the end
+
+Ctrl-C, SIGTERM and SIGUSR1 save and stop; so does the end of a Slurm job. Exit code: 0 done, 75 stopped and saved,
+65 a mistake to mend.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from instar import terminal
+from instar.cli.words import Words
+from instar.engine import deadline
+from instar.errors import DONE, ConfigError
+
+if TYPE_CHECKING:
+    from instar.experiment import Experiment
+    from instar.site import Site, Start
+
+FLAGS = ("dry",)
+THINGS = (0, 1)
+SHORT = {
+    "epochs": "train.epochs",
+    "batch": "train.batch",
+    "lr": "optim.lr",
+    "size": "augment.size",
+    "balance": "task.balance",
+    "pretrained": "model.pretrained",
+}
+
+T = TypeVar("T")
+
+
+def run(words: Words) -> int:
+    # Until the handlers stand, a signal ends the process; importing torch takes seconds.
+    deadline.install()
+    try:
+        experiment, site, start = settings(words)
+        if "dry" not in words and (ranks := _ranks_to_start(site)) > 1:
+            from instar.engine import launch
+
+            return launch.ranks(list(words.line), ranks)
+        return _train(words, experiment, site, start)
+    finally:
+        deadline.restore()
+
+
+def settings(words: Words) -> tuple["Experiment", "Site", "Start"]:
+    """What to learn, where, and how to start; raises ConfigError with the mistakes of all three."""
+    from instar import experiment as experiments
+    from instar.site import Site, Start
+    from instar.validation import validate
+
+    mistakes: list[str] = []
+    ours = {**dict.fromkeys(Site.model_fields, Site), **dict.fromkeys(Start.model_fields, Start)}
+    changes: dict[Any, list[str]] = {Site: [], Start: [], None: []}
+    for change in words.changes:
+        key = change.lstrip("+~").partition("=")[0]
+        top = key.partition(".")[0]
+        near = difflib.get_close_matches(top, ours, n=1)
+        if top not in ours and top not in experiments.Experiment.model_fields and near and key not in SHORT:
+            mistakes.append(f"command line: unknown key {top!r}: did you mean {near[0]!r}?")
+        else:
+            changes[ours.get(top)].append(_long(change))
+    source: Any = words.things[0] if words.things else {}
+    site = _collected(mistakes, lambda: validate(Site, {}, changes[Site]))
+    start = _collected(mistakes, lambda: validate(Start, {}, changes[Start]))
+    experiment = _collected(mistakes, lambda: experiments.load(source, changes[None]))
+    if mistakes or experiment is None or site is None or start is None:
+        raise ConfigError(mistakes)
+    if start.run is None and words.things and (Path(source) / "experiment.yaml").is_file():
+        start = start.model_copy(update={"run": str(Path(source))})
+    return experiment, site, start
+
+
+def _long(change: str) -> str:
+    """The full name of a setting so common that its last word will do."""
+    key, equals, value = change.partition("=")
+    return f"{SHORT.get(key, key)}{equals}{value}"
+
+
+def _collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except ConfigError as error:
+        mistakes += error.mistakes
+        return None
+
+
+def _ranks_to_start(site: "Site") -> int:
+    """How many processes to start here; 1 where somebody else started this one among others."""
+    from instar.engine import launch
+
+    if launch.is_rank(os.environ):
+        return 1
+    return launch.count_devices(site.device) if site.devices == "auto" else site.devices
+
+
+def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start") -> int:
+    from instar import prepare
+    from instar import train as stage
+
+    level = "silent" if "json" in words else "quiet" if "quiet" in words else "full"
+    view = terminal.Terminal(metric=_metric(experiment), level=level)
+    options = stage.Options(
+        run_name=start.run,
+        runs_folder=start.runs,
+        on_change=start.on_change,
+        accept=start.accept,
+        dry="dry" in words,
+    )
+    try:
+        outcome = stage.train(
+            experiment,
+            lambda: prepare.manifest(experiment.data, experiment.seed),
+            site=site,
+            options=options,
+            view=view,
+            announce=view.announce,
+        )
+    finally:
+        view.clear()
+    if outcome.rank == 0:
+        _finish(words, outcome, metric=_metric(experiment))
+    return DONE
+
+
+def _metric(experiment: "Experiment") -> str:
+    from instar import plugins
+
+    return experiment.train.metric or plugins.load("tasks", experiment.task.kind).METRIC
+
+
+def _finish(words: Words, outcome: Any, *, metric: str) -> None:
+    """Score the test rows, write the page, and say where to look."""
+    run = outcome.run
+    if outcome.state == "dry":
+        again = " ".join(word for word in ("instar", *words.line) if word != "--dry")
+        _tell(words, {"state": "dry", "run": str(run.path)}, [f"next     {again}"])
+        return
+    split = "test" if outcome.plan.test_rows else "val" if outcome.plan.val_rows else None
+    if split:
+        from instar import evaluate
+
+        if outcome.state != "already" or not run.scores(split):
+            evaluate.evaluate(run, split=split)
+        evaluate.report(run)
+    scores = run.scores(split) if split else {}
+    facts = {"state": outcome.state, "run": str(run.path), "best": outcome.best, "split": split, "scores": scores}
+    _tell(words, facts, ending(run, outcome.best, split, scores, metric=metric))
+
+
+def ending(run: Any, best: dict[str, Any], split: str | None, scores: dict[str, Any], *, metric: str) -> Sequence[str]:
+    """The last lines of a training: how good it is, where to look, what to type next."""
+    from instar.formats import interval, one_line, score
+
+    results = []
+    if best:
+        results.append(f"val {score(metric, best['value'])} (epoch {best['epoch']:.3g})")
+    if metric in scores and split == "test":
+        ends = (scores.get("intervals") or {}).get(metric)
+        results.append(f"test {score(metric, scores[metric])}{f' {interval(metric, *ends)}' if ends else ''}")
+    lines = [f"best     {'   '.join(results)}"] if results else []
+    page = run.report if run.report.exists() else run.path
+    return [
+        *lines,
+        f"look     {one_line(str(page))}",
+        f"next     instar compare {one_line(run.name)} OTHER   ·   instar runs",
+    ]
+
+
+def _tell(words: Words, facts: dict[str, Any], lines: Sequence[str]) -> None:
+    """The result, as JSON or as lines. A training must not fail at its end because nobody reads it any more."""
+    try:
+        if "json" in words:
+            terminal.say(json.dumps(facts))
+        elif "quiet" not in words:
+            terminal.say("\n".join(lines))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

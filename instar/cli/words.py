@@ -1,0 +1,81 @@
+"""Words: the grammar of every command, `instar VERB THING… key=value … --flag`."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from instar.errors import ConfigError
+
+# No slash in it: a path may hold an equals sign.
+_CHANGE = re.compile(r"[+~]?[A-Za-z_][A-Za-z0-9_.-]*=.*|~[A-Za-z_][A-Za-z0-9_.-]*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words after the verb, sorted by what they are.
+
+    things    what the verb is about: a folder, a recipe, runs
+    changes   key=value, +key=value and ~key, in order
+    flags     without their dashes
+    line      everything as it was typed, the verb first
+    """
+
+    things: tuple[str, ...]
+    changes: tuple[str, ...]
+    flags: frozenset[str]
+    line: tuple[str, ...]
+
+    def __contains__(self, flag: str) -> bool:
+        return flag in self.flags
+
+    def only(self, *keys: str) -> dict[str, str]:
+        """The changes as a mapping, for a verb that knows just these keys."""
+        given = {}
+        for change in self.changes:
+            key, _, value = change.partition("=")
+            if key not in keys:
+                raise ConfigError(f"{change!r}: {_unknown(key, keys, 'key')}")
+            given[key] = value
+        return given
+
+
+def parse(verb: str, arguments: Sequence[str], *, flags: Sequence[str], things: tuple[int, int]) -> Words:
+    """Sort the words after a verb; raises ConfigError for a flag it does not know, or too many or too few things."""
+    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    known = ("help", *flags)
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--":
+            found[0].extend(rest)
+        elif word == "-h":
+            found[2].append("help")
+        elif word.startswith("-") and len(word) > 1:
+            found[2].append(_flag(word, known))
+        else:
+            found[bool(_CHANGE.fullmatch(word))].append(word)
+    words = Words(tuple(found[0]), tuple(found[1]), frozenset(found[2]), (verb, *arguments))
+    least, most = things
+    if "help" not in words and not least <= len(words.things) <= most:
+        extra = f": {' '.join(words.things)!r}" if words.things else ""
+        wanted = str(least) if least == most else f"{least} to {most}" if most < 99 else f"at least {least}"
+        raise ConfigError(
+            f"instar {verb} takes {wanted} thing(s), not {len(words.things)}{extra}. See: instar {verb} --help"
+        )
+    return words
+
+
+def _flag(word: str, known: Sequence[str]) -> str:
+    name = word.lstrip("-")
+    if name in known and word.startswith("--"):
+        return name
+    key, equals, _ = name.partition("=")
+    if equals:
+        raise ConfigError(f"{word!r}: settings are written without dashes: {name}")
+    raise ConfigError(f"{word!r}: {_unknown(key, known, 'flag', dashes='--')}. Settings are written key=value.")
+
+
+def _unknown(name: str, known: Sequence[str], what: str, dashes: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    listed = ", ".join(dashes + one for one in known) or "none"
+    return f"unknown {what}; did you mean {dashes}{near[0]}?" if near else f"unknown {what}; known: {listed}"

@@ -1,0 +1,212 @@
+"""Terminal: what a person sees. A live line in a terminal, one line an epoch elsewhere, never a traceback for either.
+
+Plain text without a library: printing must cost the training nothing, and help must not wait for an import.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from instar import formats
+from instar.formats import clock, count, one_line, percent, rate, score
+
+_ASCII = str.maketrans({"…": "...", "→": "->", "×": "x", "·": "-", "–": "-", "≤": "<=", "█": "#", "░": ".", "▌": "#"})
+_REFRESH = 0.2  # seconds between two drawings of the live line
+
+
+def prepare() -> None:
+    """Make the output streams accept any text, whatever LANG and the encoding are."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str = "", *, error: bool = False) -> None:
+    """Print lines. Raises BrokenPipeError where the reader has gone; says nothing where there is no stream at all."""
+    stream = sys.stderr if error else sys.stdout
+    if stream is not None:
+        print(fitting(text, stream), file=stream, flush=True)
+
+
+def fitting(text: str, stream: TextIO) -> str:
+    """The text in letters that the stream can show."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return text.translate(_ASCII)
+    return text
+
+
+def is_live(stream: TextIO | None) -> bool:
+    """Whether a line on this stream can be drawn again and again."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+class Terminal:
+    """Watches a training (see engine/view.py) and shows it on standard output.
+
+    metric   the score of the validation split to show
+    level    silent: nothing · quiet: what should be known · full: everything
+    """
+
+    def __init__(self, *, metric: str, level: str = "full", stream: TextIO | None = None):
+        self._metric = metric
+        self._level = level
+        self._stream = stream if stream is not None else sys.stdout
+        self._live = level == "full" and is_live(self._stream)
+        self._begun = time.monotonic()
+        self._due = 0.0
+        self._first: tuple[float, int] | None = None
+        self._total = self._epoch_samples = 0
+        self._losses: list[float] = []
+        self._tail = ""
+        self._drawn = False
+
+    # --- before ------------------------------------------------------------------------------------------------
+
+    def announce(self, run: Any, plan: Any, manifest: Any) -> None:
+        """The data, the split, the plan and the folder, before anything takes long."""
+        self._total, self._epoch_samples = plan.total_samples, plan.epoch_samples
+        if self._level == "full":
+            for line in announcement(run, plan, manifest):
+                self._line(line)
+
+    # --- during: engine/view.py ----------------------------------------------------------------------------------
+
+    def step(self, samples: int) -> None:
+        now = time.monotonic()
+        if now < self._due:  # the only cost of most steps
+            return
+        self._due = now + _REFRESH
+        if self._first is None:
+            self._first = (now, samples)
+        if self._live:
+            self._draw(self._progress(samples, now))
+
+    def losses(self, line: dict[str, Any]) -> None:
+        self._losses.append(float(line.get("loss", float("nan"))))
+        self._tail = _speed(line)
+
+    def evaluating(self, done: int, rows: int) -> None:
+        now = time.monotonic()
+        if now >= self._due and self._live:
+            self._due = now + _REFRESH
+            self._draw(f"evaluating  {bar(done / max(1, rows))}  {count(done)} of {count(rows)}")
+
+    def epoch(self, line: dict[str, Any], *, best: bool) -> None:
+        if self._level != "full":
+            return
+        parts = [self._epochs(float(line.get("epoch", 0.0)))]
+        if self._losses:
+            parts.append(f"loss {sum(self._losses) / len(self._losses):.3g}")
+        if self._metric in line:
+            parts.append(f"val {score(self._metric, float(line[self._metric]))}{'*' if best else ' '}")
+        parts += [part for part in (_speed(line), clock(time.monotonic() - self._begun)) if part]
+        self._losses.clear()
+        self._first = None
+        self._line("  ".join(parts))
+
+    def note(self, text: str) -> None:
+        if self._level != "silent":
+            self._line(f"note    {one_line(text)}")
+
+    # --- drawing -------------------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._drawn:
+            self._write("\r\x1b[K")
+            self._drawn = False
+
+    def _progress(self, samples: int, now: float) -> str:
+        parts = [self._epochs(samples / max(1, self._epoch_samples)), bar(samples / max(1, self._total))]
+        if self._losses:
+            parts.append(f"loss {self._losses[-1]:.3g}")
+        since, before = self._first or (now, samples)
+        pace = (samples - before) / (now - since) if now > since else 0.0
+        if pace > 0:
+            parts += [self._tail or f"{rate(pace)} img/s", f"{clock((self._total - samples) / pace)} left"]
+        return "  ".join(parts)
+
+    def _epochs(self, epoch: float) -> str:
+        total = self._total / max(1, self._epoch_samples)
+        shown = f"{round(epoch)}" if abs(epoch - round(epoch)) < 0.005 else f"{epoch:.2f}"
+        whole = f"{total:.3g}" if abs(total - round(total)) > 0.05 else str(round(total))
+        return f"{shown:>{max(2, len(whole))}}/{whole}"
+
+    def _draw(self, text: str) -> None:
+        columns = shutil.get_terminal_size().columns
+        self._write(f"\r{formats.cut(text, columns - 1)}\x1b[K")
+        self._drawn = True
+
+    def _line(self, text: str) -> None:
+        self.clear()
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        """Write at once. A reader that has gone, as in `| head`, must not end a training: from then on be silent."""
+        if self._stream is None or self._level == "silent":
+            return
+        try:
+            self._stream.write(fitting(text, self._stream))
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._level, self._live = "silent", False
+
+
+def announcement(run: Any, plan: Any, manifest: Any) -> list[str]:
+    """What `instar train` prints first: data, split, plan and run."""
+    facts = manifest.statistics
+    images = f"{count(len(manifest))} images, {count(len(plan.classes))} classes"
+    if facts.get("median_width"):
+        images += f", median {facts['median_width']:.0f}x{facts['median_height']:.0f}"
+    remarks = [f"{count(len(manifest.skipped))} skipped (listed)"] if manifest.skipped else []
+    if facts.get("imbalance"):
+        remarks.append(f"imbalance {facts['imbalance']:.1f}x")
+    rows = (plan.train_rows, plan.val_rows, plan.test_rows)
+    shares = "/".join(f"{100 * part / max(1, sum(rows)):.0f}" for part in rows)
+    cores = f"{plan.devices} x {plan.device}" if plan.devices > 1 else plan.device
+    epochs = plan.total_samples / plan.epoch_samples
+    return [
+        "  ".join(["data   ", images, *remarks]),
+        f"split    {shares}: {count(rows[0])} to train, {count(rows[1])} to validate, {count(rows[2])} to test",
+        f"plan     {cores}, {plan.precision}, batch {plan.batch}, {epochs:.4g} epochs = {count(plan.steps)} steps",
+        f"run      {one_line(str(run.path))}",
+    ]
+
+
+def bar(share: float, columns: int = 16) -> str:
+    """A bar that is full at 1."""
+    full = round(min(max(share, 0.0), 1.0) * columns)
+    return "█" * full + "░" * (columns - full)
+
+
+def columns_of(pairs: Sequence[tuple[str, str]], *, indent: str = "  ") -> list[str]:
+    """Two columns: names, and what they mean, which goes on below itself where the terminal is narrow."""
+    first = max((formats.width(name) for name, _ in pairs), default=0)
+    room = max(20, shutil.get_terminal_size().columns - first - len(indent) - 2)
+    lines = []
+    for name, text in pairs:
+        wrapped = _wrapped(text, room) or [""]
+        lines.append(f"{indent}{name}{' ' * (first - formats.width(name))}  {wrapped[0]}".rstrip())
+        lines += [f"{indent}{' ' * first}  {more}" for more in wrapped[1:]]
+    return lines
+
+
+def _wrapped(text: str, columns: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, columns)
+
+
+def _speed(line: dict[str, Any]) -> str:
+    if not line.get("images_per_second"):
+        return ""
+    ceiling = f" (loader ceiling {rate(line['loader_ceiling'])})" if line.get("loader_ceiling") else ""
+    return f"{rate(line['images_per_second'])} img/s{ceiling}"
+
+
+__all__ = ["Terminal", "announcement", "bar", "columns_of", "fitting", "is_live", "percent", "prepare", "say"]
