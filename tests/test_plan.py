@@ -20,7 +20,9 @@ def test_progress_speaks_of_steps_epochs_and_shares():
 
 def test_a_longer_training_asks_what_the_rate_is_to_do_and_says_what_each_choice_means():
     now = Progress(500, 100, 2000, 10)
-    with pytest.raises(RunError, match=r"was 0\.5 x optim\.lr; stretch makes it 0\.8536 .* tail .* 0\.5 .* restart makes it 1 x"):
+    with pytest.raises(
+        RunError, match=r"was 0\.5 x optim\.lr; stretch makes it 0\.8536 .* tail .* 0\.5 .* restart makes it 1 x"
+    ):
         rates.choose(None, before=1000, now=now, factor=cosine, history=[], previous={})
 
 

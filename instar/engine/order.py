@@ -143,4 +143,3 @@ def _mix(value_N: np.ndarray) -> np.ndarray:
     value_N = (value_N ^ (value_N >> np.uint64(30))) * _FIRST
     value_N = (value_N ^ (value_N >> np.uint64(27))) * _SECOND
     return value_N ^ (value_N >> np.uint64(31))
-

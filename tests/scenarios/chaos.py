@@ -14,6 +14,7 @@ import json
 import os
 import random
 import signal
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,9 @@ def start(recipe: Path, run: Path, ranks: int) -> subprocess.Popen[str]:
     )
 
 
-def disturb(recipe: Path, run: Path, *, ranks: int, kills: int, window: float, dice: random.Random, tally: Tally) -> None:
+def disturb(
+    recipe: Path, run: Path, *, ranks: int, kills: int, window: float, dice: random.Random, tally: Tally
+) -> None:
     """Start, kill and resume until the run is finished, or `kills` are used up; then let it finish."""
     while True:
         begun = events(run, "started", "resumed")
@@ -158,7 +161,10 @@ def chaos(*, kills: int, ranks: int, seed: int, epochs: int, window: float) -> T
                 for name, digest in wanted.items()
                 if found.get(name) != digest
             ]
-            print(f"  run {number}: {sum(tally.kills.values())} kills so far, equal by hash: {not tally.slips}", flush=True)
+            print(
+                f"  run {number}: {sum(tally.kills.values())} kills so far, equal by hash: {not tally.slips}",
+                flush=True,
+            )
     return tally
 
 
