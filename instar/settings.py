@@ -90,7 +90,7 @@ class Shelf:
     def _is_name(self, kind: Any) -> bool:
         kinds = plugins.kinds(self.shelf)
         # A near miss of a kind is a slip of the pen, not the name of a network. A dotted word may be either.
-        return isinstance(kind, str) and kind not in kinds and not difflib.get_close_matches(kind, kinds, cutoff=0.75)
+        return isinstance(kind, str) and kind not in kinds and not difflib.get_close_matches(kind, kinds, cutoff=0.9)
 
     def _validated(self, value: Any) -> Settings:
         if isinstance(value, Settings):
