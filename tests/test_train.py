@@ -1,0 +1,189 @@
+"""Training: one folder, one position, and the same numbers whatever comes in between."""
+
+import json
+
+import numpy as np
+import pytest
+
+from instar.engine.loop import is_better, stops_early
+from instar.errors import Again, ConfigError, LearningError, RunError
+from instar.experiment import StopEarly
+from instar.run import Run
+from tests.fakes.images import folder_of_images
+from tests.fakes.training import fingerprint, train
+
+
+def events(run: Run, name: str) -> list[dict]:
+    return [event for event in run.events() if event["event"] == name]
+
+
+def test_a_training_leaves_a_folder_that_says_everything(tmp_path):
+    outcome = train(tmp_path)
+    run = outcome.run
+    assert outcome.state == "finished"
+    assert run.events()[0]["event"] == "started"
+    assert run.events()[-1]["event"] == "finished"
+    lines = run.metrics()
+    assert [line["epoch"] for line in lines if line["kind"] == "val"] == pytest.approx([1, 2, 3, 4], abs=0.15)
+    assert {"loss", "accuracy", "lr", "samples", "step"} <= set(lines[0])
+    assert json.loads(run.provenance_file.read_text())[0]["packages"]["torch"]
+    assert run.status()["state"] == "trained"
+    assert run.status()["share"] == 1.0
+
+
+def test_stopped_and_resumed_equals_never_stopped(tmp_path):
+    whole = train(tmp_path, run="whole", train__ema=0.9, task__balance="oversample")
+    for fault in ("step.end:5:term", "step.end:3:usr1", "loop.evaluate:1:term"):
+        with pytest.raises(Again, match="SIG"):
+            train(tmp_path, run="stopped", train__ema=0.9, task__balance="oversample", fault=fault)
+    stopped = train(tmp_path, run="stopped", train__ema=0.9, task__balance="oversample")
+    assert fingerprint(stopped.run) == fingerprint(whole.run)
+    assert len(events(stopped.run, "resumed")) == 3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adagrad", "adadelta", "asgd", "lamb", "lars"])
+def test_every_optimizer_resumes_exactly(tmp_path, optimizer):
+    changes = {"optim": {"kind": optimizer, "lr": 0.01}, "train__epochs": 2}
+    whole = train(tmp_path, run="whole", **changes)
+    with pytest.raises(Again):
+        train(tmp_path, run="stopped", fault="step.end:4:term", **changes)
+    assert fingerprint(train(tmp_path, run="stopped", **changes).run) == fingerprint(whole.run)
+
+
+def test_worker_processes_change_nothing(tmp_path):
+    alone = train(tmp_path, run="alone", train__epochs=2)
+    helped = train(tmp_path, run="helped", train__epochs=2, site={"workers": 2})
+    assert fingerprint(alone.run) == fingerprint(helped.run)
+
+
+def test_the_size_of_micro_batches_changes_nothing_but_rounding(tmp_path):
+    whole = train(tmp_path, run="whole", train__epochs=2, model__dropout=0.0)
+    parts = train(tmp_path, run="parts", train__epochs=2, model__dropout=0.0, train__micro=3)
+    for one, other in zip(whole.run.metrics(), parts.run.metrics(), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+
+
+def test_the_same_command_after_the_end_says_so_and_does_nothing(tmp_path):
+    train(tmp_path, train__epochs=1)
+    before = fingerprint(Run(tmp_path / "runs" / "run"))
+    assert train(tmp_path, train__epochs=1).state == "already"
+    assert fingerprint(Run(tmp_path / "runs" / "run")) == before
+
+
+def test_another_experiment_in_the_same_folder_is_an_error_that_lists_the_differences(tmp_path):
+    train(tmp_path, train__epochs=1)
+    with pytest.raises(RunError, match=r"optim\.lr: 0\.01 -> 0\.02"):
+        train(tmp_path, train__epochs=1, optim__lr=0.02)
+
+
+def test_without_a_name_the_experiment_names_its_folder_and_another_one_gets_another(tmp_path):
+    one = train(tmp_path, run=None, train__epochs=1)
+    again = train(tmp_path, run=None, train__epochs=1)
+    other = train(tmp_path, run=None, train__epochs=1, optim__lr=0.02)
+    assert one.run == again.run != other.run
+    assert again.state == "already"
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    outcome = train(tmp_path, options={"dry": True})
+    assert outcome.state == "dry"
+    assert outcome.plan.total_samples % outcome.plan.batch == 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_longer_training_asks_what_the_rate_is_to_do_and_then_goes_on(tmp_path):
+    train(tmp_path, train__epochs=2)
+    with pytest.raises(RunError, match="on_change=stretch, on_change=tail or on_change=restart"):
+        train(tmp_path, train__epochs=4)
+    outcome = train(tmp_path, train__epochs=4, options={"on_change": "tail"})
+    rates = [line["lr"] for line in outcome.run.metrics() if line["kind"] == "train"]
+    assert outcome.state == "finished"
+    assert rates[-1] == pytest.approx(min(rates), abs=1e-6)  # the tail stays where the first schedule had ended
+    assert outcome.run.metrics()[-1]["epoch"] == pytest.approx(4, abs=0.15)
+
+
+def test_numbers_that_are_none_roll_back_once_with_a_lower_rate_and_are_never_saved(tmp_path):
+    outcome = train(tmp_path, fault="step.loss:7:nan")
+    (back,) = events(outcome.run, "rollback")
+    assert back["rate_scale"] == 0.5
+    assert outcome.state == "finished"
+    assert all(np.isfinite(line["loss"]) for line in outcome.run.metrics())
+
+
+def test_numbers_that_stay_none_end_the_training_with_the_names_of_the_samples(tmp_path):
+    with pytest.raises(LearningError, match=r"step 6 .*class \d's/\d{4}\.png") as caught:
+        train(tmp_path, fault=",".join(f"step.loss:{passage}:nan" for passage in range(7, 40)))
+    assert "Nothing of it was saved" in str(caught.value)
+    run = Run(tmp_path / "runs" / "run")
+    assert run.status()["state"] == "failed"
+    assert len(events(run, "nan")) == 2
+
+
+def test_out_of_memory_halves_the_micro_batch_and_the_numbers_stay(tmp_path):
+    changes = {"train__epochs": 2, "model__dropout": 0.0}
+    plain = train(tmp_path, run="plain", train__micro=2, **changes)
+    short = train(tmp_path, run="short", fault="step.forward:4:oom,step.forward:5:oom", **changes)
+    assert [event["now"] for event in events(short.run, "micro_batch")] == [4, 2]
+    for one, other in zip(plain.run.metrics(), short.run.metrics(), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-9)
+    with pytest.raises(Again):
+        train(tmp_path, run="next", fault="step.forward:2:oom,step.end:3:term", **changes)
+    train(tmp_path, run="next", **changes)
+    assert len(events(Run(tmp_path / "runs" / "next"), "micro_batch")) == 1  # the next start remembers
+
+
+def test_a_sample_that_went_bad_is_named_once_and_replaced_by_its_own_class(tmp_path):
+    root = folder_of_images(tmp_path / "images", each=40)
+    train(tmp_path, root=root, train__epochs=1, run="before")
+    with pytest.raises(Again):
+        train(tmp_path, root=root, run="x", fault="step.end:1:term", train__max_bad=0.5)
+    (root / "class 1's" / "0003.png").write_bytes(b"no image any more")
+    with pytest.raises(RunError, match="changed under"):
+        train(tmp_path, root=root, run="x", train__max_bad=0.5)
+
+
+def test_changed_data_is_refused_or_accepted_on_purpose(tmp_path):
+    root = folder_of_images(tmp_path / "images")
+    with pytest.raises(Again):
+        train(tmp_path, root=root, fault="step.end:2:term")
+    (root / "class 0's" / "0000.png").unlink()
+    with pytest.raises(RunError, match=r"1 images are gone and 0 are new.*accept=true"):
+        train(tmp_path, root=root)
+    assert train(tmp_path, root=root, options={"accept": True}).state == "finished"
+    assert events(Run(tmp_path / "runs" / "run"), "data_changed")
+
+
+def test_training_stops_when_nothing_gets_better(tmp_path):
+    outcome = train(tmp_path, train__epochs=30, optim__lr=1e-9, train__stop_early={"patience": 2})
+    assert outcome.state == "early"
+    assert outcome.run.metrics()[-1]["epoch"] < 6
+    assert train(tmp_path, train__epochs=30, optim__lr=1e-9, train__stop_early={"patience": 2}).state == "early"
+
+
+def test_the_best_is_chosen_by_number():
+    assert is_better(10.2, 9.5, "max")
+    assert not is_better(9.5, 10.2, "max")
+    assert is_better(-1e-3, -1e-2, "max")
+    assert is_better(1e-3, 5.0, "min")
+    assert not is_better(float("nan"), None, "max")
+
+
+def test_patience_counts_evaluations_without_a_better_one():
+    settings = StopEarly(patience=2, min_delta=0.01)
+    assert not stops_early([0.5, 0.5], "max", settings)
+    assert stops_early([0.5, 0.505, 0.505], "max", settings)
+    assert not stops_early([0.5, 0.4, 0.52], "max", settings)
+    assert stops_early([1.0, 1.1, float("nan")], "min", settings)
+    assert not stops_early([1.0] * 9, "max", None)
+
+
+def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
+    from instar import prepare
+    from instar.engine import planning
+    from instar.site import Site
+    from tests.fakes.training import recipe
+
+    experiment = recipe(folder_of_images(tmp_path / "images"), train__batch=2)
+    manifest = prepare.manifest(experiment.data, experiment.seed)
+    with pytest.raises(ConfigError, match="fewer than the 4 processes"):
+        planning.plan(experiment, manifest, Site(device="cpu"), devices=4)
