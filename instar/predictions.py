@@ -101,7 +101,7 @@ def write(predictions: Predictions, path: Path) -> None:
             pq.write_table(table, file, compression="zstd", use_dictionary=["label", "prediction"])
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

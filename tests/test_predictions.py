@@ -121,7 +121,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError):
         predictions.write(made(rows=9), path)
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["test.parquet"]
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_reading_predictions_loads_no_torch():

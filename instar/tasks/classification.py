@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from instar.plan import Plan, Progress
     from instar.predictions import Predictions
+    from instar.report.blocks import Section
 
 needs = frozenset({"image", "label"})
 METRIC = "accuracy"
@@ -176,3 +177,23 @@ def scores(predictions: "Predictions") -> dict[str, Any]:
 
 
 # --- the run page: what the report shows of a classifier -----------------------------------------------------------
+
+
+def sections(predictions: "Predictions", scores: Mapping[str, Any]) -> "list[Section]":
+    """What the run page shows of predictions; the first section, which has no title, opens the page."""
+    from instar.metrics.counts import confusion
+    from instar.report import classes as show
+    from instar.report.blocks import Section
+
+    names = predictions.classes
+    confusion_KK = confusion(predictions.label_N, predictions.prediction_N, len(names))
+    mistakes, doubtful, notes = show.galleries(predictions)
+    found: list[Section] = [Section("", (show.headline(scores, len(names)), *show.left_out(scores)))]
+    if scores["rows"]:
+        found += [
+            Section("Classes", (show.per_class(confusion_KK, names),), show.CLASSES_LEAD),
+            Section("Confusions", tuple(show.confusion(confusion_KK, names)), show.CONFUSIONS_LEAD),
+            Section("Mistakes", (mistakes, *notes, doubtful), show.MISTAKES_LEAD),
+            Section("Calibration", (show.calibration(predictions),), show.CALIBRATION_LEAD),
+        ]
+    return found

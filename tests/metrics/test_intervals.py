@@ -36,6 +36,15 @@ def test_interval_of_macro_f1_is_that_of_drawing_rows():
     np.testing.assert_allclose(fast, resampled(label_N, prediction_N, score, times=800), atol=0.02)
 
 
+def test_interval_of_a_difference_is_that_of_drawing_rows_in_pairs():
+    generator = np.random.default_rng(0)
+    first_N = generator.random(200) < 0.8
+    second_N = np.where(generator.random(200) < 0.15, generator.random(200) < 0.9, first_N)
+    gained, lost = int((second_N & ~first_N).sum()), int((first_N & ~second_N).sum())
+    slow = resampled(first_N, second_N, lambda first, second: second.mean() - first.mean())
+    np.testing.assert_allclose(intervals.difference(gained, lost, 200), slow, atol=0.011)
+
+
 def test_nineteen_of_twenty_intervals_hold_the_truth():
     generator = np.random.default_rng(0)
     held = 0
@@ -53,6 +62,7 @@ def test_the_same_counts_give_the_same_interval():
 
 def test_the_interval_of_everything_right_and_of_nothing():
     assert intervals.share(50, 50) == (1, 1)
+    assert intervals.difference(0, 0, 0) == intervals.difference(0, 0, 9) == (0, 0)
     assert intervals.share(0, 0) == intervals.macro_f1_share(np.zeros((3, 3), int)) == (0, 0)
 
 

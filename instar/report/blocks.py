@@ -1,0 +1,244 @@
+"""Blocks: the parts a page is made of, as plain data. A task returns sections of them; `html` turns them into a page.
+
+Every text may hold anything at all (class names and paths are somebody else's); `html` makes it harmless.
+K classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from instar.metrics.calibration import Reliability
+
+
+@dataclass(frozen=True)
+class Number:
+    """One headline number; `share` draws it on a scale from 0 to 1, with its interval."""
+
+    name: str
+    value: str
+    note: str = ""
+    share: float | None = None
+    interval: tuple[float, float] | None = None
+    chance: float | None = None
+    """What guessing would give, marked on the scale."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The numbers one came for; the first is the largest."""
+
+    numbers: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark that must not be missed, such as what was left out."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text that is shown as it is, such as a configuration; folded away where it is long."""
+
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A sentence to copy."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values."""
+
+    pairs: tuple[tuple[str, Any], ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column names; columns in `numeric` are set to the right. Rows after `shown` are folded away."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    title: str = ""
+    numeric: frozenset[str] = frozenset()
+    shown: int = 12
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart. style is 'main', 'second' or 'faint'."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    style: str = "main"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened at x. style is 'stop' (a stop or kill), 'resume', or 'best' (with a point at y)."""
+
+    x: float
+    text: str
+    style: str
+    y: float | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over a common axis."""
+
+    title: str
+    lines: tuple[Line, ...]
+    x_name: str
+    y_name: str = ""
+    marks: tuple[Mark, ...] = ()
+    percent: bool = False
+    short: bool = False
+    """Half as high, from zero: something to glance at."""
+    x_end: float | None = None
+    """Where the axis ends; charts side by side share it."""
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts side by side."""
+
+    charts: tuple[Chart, ...]
+    legend: tuple[tuple[str, str], ...] = ()
+    """(style of a line or mark, what it means)."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of `Bars`: values of 0 to 1, or None where there is nothing to divide by."""
+
+    name: str
+    count: int
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Small bars in columns, one row a class, in the order given. Rows after `shown` are folded away."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Bar, ...]
+    count_name: str = "rows"
+    shown: int = 24
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail with what was said about it.
+
+    source    data: address, or "" where the file cannot be read any more
+    cell      (true, predicted) class numbers
+    ranking   the most probable classes with their probabilities
+    """
+
+    source: str
+    name: str
+    true: str
+    predicted: str
+    confidence: float
+    cell: tuple[int, int]
+    ranking: tuple[tuple[str, float], ...] = ()
+    tiny: bool = False
+    """A picture of few pixels, to be shown with its pixels."""
+    first: bool = False
+    """The first one of its cell: where the cell's link leads without JavaScript."""
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """A confusion matrix; a cell opens those pictures of the page's galleries that belong to it.
+
+    count_KK   rows are true classes
+    number_K   the class number of each row and column, which `Picture.cell` refers to
+    """
+
+    classes: tuple[str, ...]
+    count_KK: np.ndarray
+    number_K: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side; those after `shown` are folded away, under `more`."""
+
+    pictures: tuple[Picture, ...]
+    shown: int = 24
+    more: str = "more pictures"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A reliability diagram and a histogram of confidence."""
+
+    table: Reliability
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of time; start and width are shares of the whole line. style is 'run' or 'pause'."""
+
+    start: float
+    width: float
+    text: str
+    style: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A moment; style is 'save', 'stop', 'best', 'end' or 'trouble'."""
+
+    at: float
+    text: str
+    style: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the run ran, from its first start to its last event; long pauses are drawn short."""
+
+    spans: tuple[Span, ...]
+    ticks: tuple[Tick, ...]
+    start: str
+    end: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a page. `lead` is one or two sentences on what one sees."""
+
+    title: str
+    blocks: tuple[Any, ...]
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page. `lead` is the sentence under the title; `foot` stands at the very end."""
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+    kicker: str = ""
+    foot: str = ""

@@ -1,0 +1,152 @@
+"""A page as one self-contained HTML file: no request leaves it, and no text in it can act.
+
+Whatever a block says is text. Jinja escapes it, `harmless` shows what cannot be seen, and the content policy forbids
+every script but our own (by its hash) should both ever fail.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from instar.report import figures, matrix
+from instar.report.blocks import Page
+
+TEMPLATES = Path(__file__).parent / "templates"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
+
+def write(page: Page, path: Path, *, halfway: Callable[[], object] = lambda: None) -> Path:
+    """Write the page, whole or not at all: a kill leaves the page that was there before.
+
+    halfway   called with half of the page on disk; tests kill there
+    """
+    text = render(page).encode("utf-8")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(text[: len(text) // 2])
+            file.flush()
+            halfway()
+            file.write(text[len(text) // 2 :])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def render(page: Page) -> str:
+    """The page as text."""
+    style, script = _asset("page.css"), _asset("page.js")
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(page=page, style=_ours(style), script=_ours(script), policy=policy(script))
+    )
+
+
+def policy(script: str) -> str:
+    """The content policy: pictures from data: addresses, our styles, and this one script; nothing from anywhere."""
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def harmless(value: Any) -> Any:
+    """Text in which everything can be seen: control and direction characters as signs, broken Unicode as \\udc80."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(map(_seen, text)) if not text.isprintable() else text
+
+
+def lines(text: str) -> Markup:
+    """Several lines of text, each harmless, that stay lines."""
+    return Markup("\n").join(Markup.escape(harmless(line)) for line in text.splitlines())
+
+
+def yaml(text: str) -> Markup:
+    """YAML with its keys marked."""
+    key = re.compile(r"^(\s*(?:- )?)([\w.]+)(:)(.*)$", re.DOTALL)
+    marked = []
+    for line in text.splitlines():
+        found = key.match(line)
+        if found:
+            indent, name, colon, rest = map(harmless, found.groups())
+            marked.append(Markup("{}<b>{}</b>{}<span>{}</span>").format(indent, name, colon, rest))
+        else:
+            marked.append(Markup.escape(harmless(line)))
+    return Markup("\n").join(marked)
+
+
+def percent(value: float, decimals: int = 1) -> str:
+    """0.983 as 98.3 %."""
+    return f"{100 * value:.{decimals}f}{THIN}%"
+
+
+def number(value: Any) -> Any:
+    """A number with thin spaces between thousands and four figures after a point; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}".replace(",", THIN)
+    return f"{value:.4g}"
+
+
+def slug(title: str) -> str:
+    """A title as the name of a place in the page."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=harmless,
+    )
+    environment.filters |= {"lines": lines, "yaml": yaml, "percent": percent, "number": number, "slug": slug}
+    environment.filters |= {
+        "chart": lambda block: _ours(figures.chart(block)),
+        "reliability": lambda table: _ours(figures.reliability(table)),
+        "confidence_histogram": lambda table: _ours(figures.confidence_histogram(table)),
+        "matrix": matrix.laid_out,
+        "overall": figures.overall,
+        "kind": lambda block: type(block).__name__.lower(),
+    }
+    return environment
+
+
+def _ours(text: str) -> Markup:
+    """Text that is markup already: our own files, and drawings, whose texts Matplotlib has escaped."""
+    return Markup(text)  # noqa: S704 - the one place where text is let through
+
+
+def _seen(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)  # the sign for the control character: a line break is shown as U+240A
+    if unicodedata.category(character) == "Zs":
+        return " "
+    return f"\\u{code:04x}"
+
+
+def _asset(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")

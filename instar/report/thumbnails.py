@@ -1,0 +1,85 @@
+"""Small pictures as data: addresses, for pages that open without their images."""
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SIDE = 128  # pixels of the longer side: sharp at the size of a stamp on any screen
+TINY = 64  # smaller pictures are kept as they are, pixel by pixel
+LARGEST = 200_000_000  # pixels; what is larger is a bomb or a slide, and decoding it for a stamp would take minutes
+QUALITY = 74
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """source is a data: address, "" where the picture could not be read."""
+
+    source: str
+    tiny: bool = False
+
+
+def of(path: str | Path) -> Thumbnail:
+    """The thumbnail of an image file of any mode; an unreadable file gives an empty one, for a page must come out."""
+    try:
+        # Only a plain file: opening a pipe would wait for ever.
+        if not Path(path).is_file():
+            return Thumbnail("")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a picture above Pillow's own limit; ours is below
+            with Image.open(path) as image:
+                return _made(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError):
+        return Thumbnail("")
+
+
+def within(paths: Sequence[str | Path], *, most_bytes: int, threads: int = 4) -> list[Thumbnail]:
+    """Thumbnails of the first paths, as many as `most_bytes` of data: addresses hold."""
+    made: list[Thumbnail] = []
+    used = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), 32):
+            for thumbnail in pool.map(of, paths[start : start + 32]):
+                used += len(thumbnail.source)
+                if used > most_bytes:
+                    return made
+                made.append(thumbnail)
+    return made
+
+
+def _made(image: Image.Image) -> Thumbnail:
+    width, height = image.size
+    if width * height > LARGEST:
+        return Thumbnail("")
+    tiny = max(width, height) <= TINY
+    image.draft("RGB", (2 * SIDE, 2 * SIDE))  # JPEG only: decodes a fraction of the pixels
+    upright = ImageOps.exif_transpose(image)
+    upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+    return Thumbnail(_address(_visible(upright), "PNG" if tiny else "JPEG"), tiny)
+
+
+def _visible(image: Image.Image) -> Image.Image:
+    """The image as RGB or grey of 8 bit; deeper ones are stretched from their darkest to their brightest pixel."""
+    if image.mode in ("RGB", "L"):
+        return image
+    if image.mode.startswith(("I", "F")):
+        value_HW = np.nan_to_num(np.asarray(image, np.float32))
+        low, high = float(value_HW.min()), float(value_HW.max())
+        scale = 255.0 / (high - low) if high > low else 0.0
+        return Image.fromarray(((value_HW - low) * scale).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _address(image: Image.Image, form: str) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, form, quality=QUALITY, optimize=True)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
