@@ -4,7 +4,7 @@ Every file that takes part is read strictly first, so that a duplicate key or a 
 way: Hydra decides which files and in which order, not how a word is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
 
     `optim=sgd` chooses a file where the recipe's folder has optim/sgd.yaml; anything else is a value.
     """
+    import yaml
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -33,9 +34,16 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
             OmegaConf.set_struct(whole, False)
             del whole["hydra"]
             values: Any = OmegaConf.to_container(whole, resolve=True)
+    except yaml.YAMLError as error:
+        read(getattr(getattr(error, "problem_mark", None), "name", path))  # says the same in our words
+        raise ConfigError(f"{path}: {_first_lines(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {_first_lines(error)}") from error
-    places = _places(folder, document, dict(choices))
+    parts = {(): document, **_parts(folder, dict(choices))}
+    mistakes = [mistake for package, part in parts.items() for mistake in _misread(part, package, values)]
+    if mistakes:
+        raise ConfigError(mistakes)
+    places = {package + keys: place for package, part in reversed(parts.items()) for keys, place in part.places.items()}
     return Document(dict(values), places), [change for change in overrides if change not in chosen]
 
 
@@ -44,15 +52,32 @@ def _chooses(folder: Path, change: str) -> bool:
     return (folder / name / f"{value}.yaml").is_file() if "." not in name else False
 
 
-def _places(folder: Path, document: Document, choices: dict[str, Any]) -> dict[Keys, str]:
-    """Where each value stands, later files over earlier ones; reading them raises what Hydra would let pass."""
-    places: dict[Keys, str] = {}
-    for group, choice in choices.items():
-        file = folder / group / f"{choice}.yaml"
-        if not group.startswith("hydra") and file.is_file():
-            package = tuple(group.split("@")[-1].split("/"))
-            places |= {package + keys: place for keys, place in read(file).places.items()}
-    return places | {keys: place for keys, place in document.places.items() if keys[:1] != ("defaults",)}
+def _parts(folder: Path, choices: dict[str, Any]) -> dict[Keys, Document]:
+    """The files that were chosen, by the group they fill; reading them raises what Hydra would let pass."""
+    files = {
+        tuple(group.split("@")[-1].split("/")): folder / group.split("@")[0] / f"{choice}.yaml"
+        for group, choice in choices.items()
+        if not group.startswith("hydra")
+    }
+    return {package: read(file) for package, file in files.items() if file.is_file()}
+
+
+def _misread(part: Document, package: Keys, composed: Any) -> Iterator[str]:
+    """Words that Hydra's YAML 1.1 takes for booleans and we do not."""
+    for keys, place in part.places.items():
+        word, value = _at(part, keys), _at(composed, package + keys)
+        if isinstance(word, str) and isinstance(value, bool):
+            name = ".".join(map(str, package + keys))
+            yield f"{place}: {name} is {word}, but must be true or false, or stand in quotes"
+
+
+def _at(values: Any, keys: Keys) -> Any:
+    for key in keys:
+        try:
+            values = values[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
 
 
 def _first_lines(error: Exception) -> str:

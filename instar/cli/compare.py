@@ -8,13 +8,14 @@ runs=FOLDER    where runs are, instead of runs/
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from instar import terminal
 from instar.cli.words import Words
 from instar.errors import DONE, RunError
-from instar.formats import interval, one_line, score, table
+from instar.formats import clock, count, interval, one_line, score, table
 
 FLAGS = ()
 THINGS = (2, 99)
@@ -24,37 +25,50 @@ def run(words: Words) -> int:
     from instar import run as runs
 
     given = words.only("split", "runs")
-    split = given.get("split", "test")
     found = [runs.find(thing, Path(given.get("runs", "runs"))) for thing in words.things]
     if len({one.path.resolve() for one in found}) < len(found):
         raise RunError("the same run is there twice. Name different ones; see: instar runs")
 
-    from instar import evaluate, experiment
+    from instar import evaluate
 
-    together = evaluate.compare(found, split=split)
-    first, *others = [experiment.load(one.path) for one in found]
-    differences = [experiment.differences(first, other) for other in others]
-    scores = [one.scores(split) for one in found]
+    split = given.get("split", "test")
+    rows = evaluate.compare(found, split=split)
     if "json" in words:
-        names = [str(one.path) for one in found]
-        facts = {"runs": names, "split": split, "scores": scores, "differences": differences, "paired": together}
-        terminal.say(json.dumps(facts))
-        return DONE
-    names = [one_line(one.name) for one in found]
-    terminal.say("\n".join([*table(score_rows(names, scores), right=range(1, len(names) + 1)), ""]))
-    for name, lines in zip(names[1:], differences, strict=True):
-        terminal.say("\n".join([f"{names[0]} -> {name}", *(f"  {line}" for line in lines or ["the same settings"])]))
+        terminal.say(json.dumps({"split": split, "runs": rows}))
+    else:
+        terminal.say("\n".join(lines(rows, split)))
     return DONE
 
 
-def score_rows(names: list[str], scores: list[dict[str, Any]]) -> list[list[str]]:
-    """A table of every score that is one number in some run."""
-    metrics = dict.fromkeys(name for one in scores for name, value in one.items() if isinstance(value, float))
-    return [["score", *names], *([metric, *(_cell(metric, one) for one in scores)] for metric in metrics)]
+def lines(rows: Sequence[dict[str, Any]], split: str) -> list[str]:
+    """A table, the best run first, and what its settings differ in from the others'."""
+    head = (f"{split} rows", rows[0]["metric"], "95 %", "ahead of next", "epochs", "time", "weights")
+    shown = table(
+        [head, *(_cells(row, after) for row, after in zip(rows, [*rows[1:], None], strict=True))], right=(1, 4, 5, 6)
+    )
+    first = one_line(rows[0]["name"])
+    for row in rows[1:]:
+        changes = row["differences"] or ["the same settings"]
+        shown += ["", f"{first} -> {one_line(row['name'])}", *(f"  {one_line(change)}" for change in changes)]
+    return shown
 
 
-def _cell(metric: str, scores: dict[str, Any]) -> str:
-    if metric not in scores:
-        return ""
-    ends = (scores.get("intervals") or {}).get(metric)
-    return f"{score(metric, scores[metric])}{f' {interval(metric, *ends)}' if ends else ''}"
+def _cells(row: dict[str, Any], after: dict[str, Any] | None) -> tuple[str, ...]:
+    metric = row["metric"]
+    behind = after["ahead"] if after else None
+    return (
+        one_line(row["name"]),
+        score(metric, row["value"]),
+        interval(metric, *row["interval"]) if row["interval"] else "",
+        _lead(behind) if behind else "",
+        f"{row['epochs']:.4g}",
+        clock(row["seconds"]),
+        count(row["parameters"]) if row["parameters"] else "",
+    )
+
+
+def _lead(behind: Sequence[float]) -> str:
+    """How far the next run is behind, in points of a per cent, with the interval of the difference on the same rows."""
+    less, low, high = (-100 * value for value in behind)
+    sure = "" if min(low, high) > 0 or max(low, high) < 0 else ", may be chance"
+    return f"{less:+.1f} [{min(low, high):+.1f}, {max(low, high):+.1f}]{sure}"

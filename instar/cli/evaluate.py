@@ -3,6 +3,8 @@
     instar evaluate RUN                 the best checkpoint on the test rows
     instar evaluate RUN split=val       or on the validation rows
 
+    checkpoint=latest   instead of the best
+    device=cpu workers=4
     runs=FOLDER    where runs are, instead of runs/
     --json         the scores as one JSON object
 
@@ -20,21 +22,24 @@ from instar.formats import count, interval, one_line, score
 
 FLAGS = ()
 THINGS = (1, 1)
+SITE = ("device", "workers", "timeout")
 
 
 def run(words: Words) -> int:
     from instar import run as runs
+    from instar.site import Site
+    from instar.validation import validate
 
-    given = words.only("split", "runs")
-    split = given.get("split", "test")
-    if split not in ("train", "val", "test"):
-        raise ConfigError(f"split={split!r}: write train, val or test")
+    given = words.only("split", "checkpoint", "runs", *SITE)
+    split, checkpoint = given.get("split", "test"), given.get("checkpoint", "best")
+    _one_of("split", split, ("test", "val", "train"))
+    _one_of("checkpoint", checkpoint, ("best", "latest"))
+    site = validate(Site, {}, [f"{key}={given[key]}" for key in SITE if key in given])
     found = runs.find(words.things[0], Path(given.get("runs", "runs")))
 
     from instar import evaluate
 
-    evaluate.evaluate(found, split=split)
-    scores = found.scores(split)
+    scores = evaluate.evaluate(found, split=split, checkpoint=checkpoint, site=site)
     if "json" in words:
         terminal.say(json.dumps({"run": str(found.path), "split": split, "scores": scores}))
     elif "quiet" not in words:
@@ -54,5 +59,11 @@ def lines(found: Any, split: str, scores: dict[str, Any]) -> list[str]:
         f"{split:<9}{count(int(scores.get('rows', 0)))} rows of {one_line(found.name)}",
         *told,
         f"look     {one_line(str(found.predictions(split)))}",
-        f"next     instar report {one_line(found.name)}",
+        f"         {one_line(str(found.report))}",
+        f"next     instar compare {one_line(found.name)} OTHER",
     ]
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key} is {value!r}, but must be one of {', '.join(allowed)}")

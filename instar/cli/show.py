@@ -130,7 +130,7 @@ def _example(name: str, settings: Any) -> list[str]:
     from instar.documents import dump
     from instar.settings import Settings
 
-    needed = {key: "FOLDER" for key, field in settings.model_fields.items() if field.is_required()}
+    needed: dict[str, Any] = {key: "FOLDER" for key, field in settings.model_fields.items() if field.is_required()}
     if name == "recipe":
         needed = {"data": {"root": "FOLDER"}}
     made = dict(settings.model_construct(**needed) if needed else settings())

@@ -23,7 +23,7 @@ Ctrl-C, SIGTERM and SIGUSR1 save and stop; so does the end of a Slurm job. Exit 
 import difflib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,11 +108,19 @@ def _collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
 
 def _ranks_to_start(site: "Site") -> int:
     """How many processes to start here; 1 where somebody else started this one among others."""
-    from instar.engine import launch
+    from instar.engine import place
 
-    if launch.is_rank(os.environ):
+    if place.here().world > 1:
         return 1
-    return launch.count_devices(site.device) if site.devices == "auto" else site.devices
+    return site.devices if isinstance(site.devices, int) else count_gpus(os.environ) if site.device != "cpu" else 1
+
+
+def count_gpus(environ: Mapping[str, str], proc: Path = Path("/proc/driver/nvidia/gpus")) -> int:
+    """GPUs this process may use, at least 1, without asking torch."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        if name in environ:
+            return max(1, len([one for one in environ[name].split(",") if one.strip() not in ("", "-1")]))
+    return max(1, len(list(proc.iterdir()))) if proc.is_dir() else 1
 
 
 def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start") -> int:
@@ -140,7 +148,7 @@ def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start")
     finally:
         view.clear()
     if outcome.rank == 0:
-        _finish(words, outcome, metric=_metric(experiment))
+        _finish(words, outcome, metric=_metric(experiment), site=site)
     return DONE
 
 
@@ -150,7 +158,7 @@ def _metric(experiment: "Experiment") -> str:
     return experiment.train.metric or plugins.load("tasks", experiment.task.kind).METRIC
 
 
-def _finish(words: Words, outcome: Any, *, metric: str) -> None:
+def _finish(words: Words, outcome: Any, *, metric: str, site: "Site") -> None:
     """Score the test rows, write the page, and say where to look."""
     run = outcome.run
     if outcome.state == "dry":
@@ -162,8 +170,9 @@ def _finish(words: Words, outcome: Any, *, metric: str) -> None:
         from instar import evaluate
 
         if outcome.state != "already" or not run.scores(split):
-            evaluate.evaluate(run, split=split)
-        evaluate.report(run)
+            evaluate.evaluate(run, split=split, site=site)
+        elif not run.report.exists():
+            evaluate.report(run)
     scores = run.scores(split) if split else {}
     facts = {"state": outcome.state, "run": str(run.path), "best": outcome.best, "split": split, "scores": scores}
     _tell(words, facts, ending(run, outcome.best, split, scores, metric=metric))
