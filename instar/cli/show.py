@@ -131,6 +131,8 @@ def _example(name: str, settings: Any) -> list[str]:
     from instar.settings import Settings
 
     needed: dict[str, Any] = {key: "FOLDER" for key, field in settings.model_fields.items() if field.is_required()}
+    if "kind" in needed:
+        needed["kind"] = name.rpartition(".")[2]
     if name == "recipe":
         needed = {"data": {"root": "FOLDER"}}
     made = dict(settings.model_construct(**needed) if needed else settings())

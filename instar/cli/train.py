@@ -81,6 +81,9 @@ def settings(words: Words) -> tuple["Experiment", "Site", "Start"]:
             mistakes.append(f"command line: unknown key {top!r}: did you mean {near[0]!r}?")
         else:
             changes[ours.get(top)].append(_long(change))
+    if not words.things and not any(change.startswith("data.root=") for change in words.changes):
+        mistakes.append("there is nothing to learn from: name a folder of images or a recipe. See: instar train --help")
+        raise ConfigError(mistakes)
     source: Any = words.things[0] if words.things else {}
     site = _collected(mistakes, lambda: validate(Site, {}, changes[Site]))
     start = _collected(mistakes, lambda: validate(Start, {}, changes[Start]))
