@@ -1,6 +1,7 @@
 """Settings: typed, frozen, closed. What every recipe, plug-in and site is made of."""
 
 import difflib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +90,12 @@ class Shelf:
 
     def _is_name(self, kind: Any) -> bool:
         kinds = plugins.kinds(self.shelf)
-        # A near miss of a kind is a slip of the pen, not the name of a network. A dotted word may be either.
-        return isinstance(kind, str) and kind not in kinds and not difflib.get_close_matches(kind, kinds, cutoff=0.9)
+        # A near miss of a kind is a slip of the pen, not the name of a network.
+        if not isinstance(kind, str) or kind in kinds or difflib.get_close_matches(kind, kinds, cutoff=0.9):
+            return False
+        # `mylab.models.tiny` is a module of the user's; `vit_small_patch16_224.dino` is a network with a tag.
+        package, dot, _ = kind.partition(".")
+        return not (dot and package.isidentifier() and importlib.util.find_spec(package))
 
     def _validated(self, value: Any) -> Settings:
         if isinstance(value, Settings):

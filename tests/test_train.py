@@ -24,7 +24,7 @@ def test_a_training_leaves_a_folder_that_says_everything(tmp_path):
     assert run.events()[0]["event"] == "started"
     assert run.events()[-1]["event"] == "finished"
     lines = run.metrics()
-    assert [line["epoch"] for line in lines if line["kind"] == "val"] == pytest.approx([1, 2, 3, 4], abs=0.15)
+    assert [line["epoch"] for line in lines if line["kind"] == "val"] == pytest.approx([1, 2, 3, 4], abs=0.2)
     assert {"loss", "accuracy", "lr", "samples", "step"} <= set(lines[0])
     assert json.loads(run.provenance_file.read_text())[0]["packages"]["torch"]
     assert run.status()["state"] == "trained"
