@@ -65,7 +65,7 @@ def policy(script: str) -> str:
 
 
 def harmless(value: Any) -> Any:
-    """Text in which everything can be seen: control and direction characters as signs, broken Unicode as \\udc80."""
+    """Text in which everything can be seen: a line break as \\n, a change of direction as \\u202e, and so on."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     text = value.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -140,12 +140,7 @@ def _ours(text: str) -> Markup:
 def _seen(character: str) -> str:
     if character.isprintable():
         return character
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)  # the sign for the control character: a line break is shown as U+240A
-    if unicodedata.category(character) == "Zs":
-        return " "
-    return f"\\u{code:04x}"
+    return character if unicodedata.category(character) == "Zs" else repr(character)[1:-1]
 
 
 def _asset(name: str) -> str:

@@ -9,7 +9,6 @@
   const copyOf = (picture) => {
     const copy = picture.cloneNode(true);
     copy.removeAttribute("id");
-    all("img", copy).forEach((image) => (image.loading = "eager"));
     return copy;
   };
 
