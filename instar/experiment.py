@@ -36,7 +36,7 @@ class Index(Settings):
     train: Path
     """File of the rows to train on."""
     val: Path | None = None
-    """File of the rows to validate on."""
+    """File of the rows to validate on; null to take `split.val` of the rows to train on."""
     test: Path | None = None
     """File of the rows to test on."""
 
@@ -258,7 +258,7 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("data.index", "data.table"), "index files count the class folders, so they cannot go with a table"
     if data.columns != Columns() and not data.table:
         yield ("data.columns", "data.table"), "there are columns, but no table. Write data.table=FILE."
-    validates = data.index.val is not None if data.index else data.split.val > 0
+    validates = data.split.val > 0 or (data.index is not None and data.index.val is not None)
     if not validates and train.stop_early:
         yield ("train.stop_early", "data.split.val"), "needs validation rows, but data.split.val is 0"
     if not validates and experiment.schedule.kind == "plateau":

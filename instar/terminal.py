@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from instar import formats
-from instar.formats import clock, count, one_line, percent, rate, score
+from instar.formats import clock, count, one_line, rate, score
 
 _ASCII = str.maketrans({"…": "...", "→": "->", "×": "x", "·": "-", "–": "-", "≤": "<=", "█": "#", "░": ".", "▌": "#"})
+_NAMED = 5  # files that are named one by one
 _REFRESH = 0.2  # seconds between two drawings of the live line
 
 
@@ -48,12 +49,14 @@ def is_live(stream: TextIO | None) -> bool:
 class Terminal:
     """Watches a training (see engine/view.py) and shows it on standard output.
 
-    metric   the score of the validation split to show
-    level    silent: nothing · quiet: what should be known · full: everything
+    metric       the score of the validation split to show
+    experiment   what is learnt, for the first lines
+    level        silent: nothing · quiet: what should be known · full: everything
     """
 
-    def __init__(self, *, metric: str, level: str = "full", stream: TextIO | None = None):
+    def __init__(self, *, metric: str, experiment: Any = None, level: str = "full", stream: TextIO | None = None):
         self._metric = metric
+        self._experiment = experiment
         self._level = level
         self._stream = stream if stream is not None else sys.stdout
         self._live = level == "full" and is_live(self._stream)
@@ -71,8 +74,12 @@ class Terminal:
         """The data, the split, the plan and the folder, before anything takes long."""
         self._total, self._epoch_samples = plan.total_samples, plan.epoch_samples
         if self._level == "full":
-            for line in announcement(run, plan, manifest):
+            for line in announcement(run, plan, manifest, self._experiment):
                 self._line(line)
+
+    def preparing(self, done: int, total: int) -> None:
+        """So many of the files were looked at."""
+        self._draw_now_and_then("data     looking at the files", done, total)
 
     # --- during: engine/view.py ----------------------------------------------------------------------------------
 
@@ -91,10 +98,7 @@ class Terminal:
         self._tail = _speed(line)
 
     def evaluating(self, done: int, rows: int) -> None:
-        now = time.monotonic()
-        if now >= self._due and self._live:
-            self._due = now + _REFRESH
-            self._draw(f"evaluating  {bar(done / max(1, rows))}  {count(done)} of {count(rows)}")
+        self._draw_now_and_then("evaluating", done, rows)
 
     def epoch(self, line: dict[str, Any], *, best: bool) -> None:
         if self._level != "full":
@@ -111,7 +115,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         if self._level != "silent":
-            self._line(f"note    {one_line(text)}")
+            self._line(f"note     {one_line(text)}")
 
     # --- drawing -------------------------------------------------------------------------------------------------
 
@@ -120,6 +124,12 @@ class Terminal:
         if self._drawn:
             self._write("\r\x1b[K")
             self._drawn = False
+
+    def _draw_now_and_then(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now >= self._due and self._live:
+            self._due = now + _REFRESH
+            self._draw(f"{what}  {bar(done / max(1, total))}  {count(done)} of {count(total)}")
 
     def _progress(self, samples: int, now: float) -> str:
         parts = [self._epochs(samples / max(1, self._epoch_samples)), bar(samples / max(1, self._total))]
@@ -157,25 +167,50 @@ class Terminal:
             self._level, self._live = "silent", False
 
 
-def announcement(run: Any, plan: Any, manifest: Any) -> list[str]:
-    """What `instar train` prints first: data, split, plan and run."""
+def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> list[str]:
+    """What `instar train` prints first: data, split, plan and run, and what was left out."""
     facts = manifest.statistics
     images = f"{count(len(manifest))} images, {count(len(plan.classes))} classes"
     if facts.get("median_width"):
         images += f", median {facts['median_width']:.0f}x{facts['median_height']:.0f}"
-    remarks = [f"{count(len(manifest.skipped))} skipped (listed)"] if manifest.skipped else []
+    remarks = [f"{count(len(manifest.skipped))} skipped (below)"] if manifest.skipped else []
     if facts.get("imbalance"):
         remarks.append(f"imbalance {facts['imbalance']:.1f}x")
+    model = [f"model  {one_line(getattr(experiment.model, 'name', experiment.model.kind))}"] if experiment else []
+    return [
+        _two("data", images, *remarks),
+        _two("split", _split(plan, facts), *model),
+        _two("plan", _work(plan), f"run    {one_line(str(run.path))}"),
+        *(f"note     {one_line(text)}" for text in (*facts.get("notes", ()), *_left_out(manifest))),
+    ]
+
+
+def _two(name: str, left: str, *right: str) -> str:
+    """A line of two columns; the left one may be longer than its place."""
+    return f"{name:<9}{left:<58}{'   '.join(right)}".rstrip()
+
+
+def _split(plan: Any, facts: dict[str, Any]) -> str:
     rows = (plan.train_rows, plan.val_rows, plan.test_rows)
     shares = "/".join(f"{100 * part / max(1, sum(rows)):.0f}" for part in rows)
-    cores = f"{plan.devices} x {plan.device}" if plan.devices > 1 else plan.device
+    twice = facts.get("duplicates")
+    across = {None: "", 0: ", no duplicates across"}.get(twice, f", {count(twice or 0)} duplicates across splits")
+    return f"{shares} = {' + '.join(map(count, rows))}, seed {plan.seed}{across}"
+
+
+def _work(plan: Any) -> str:
+    device = f"{plan.devices} x {plan.device}" if plan.devices > 1 else plan.device
     epochs = plan.total_samples / plan.epoch_samples
-    return [
-        "  ".join(["data   ", images, *remarks]),
-        f"split    {shares}: {count(rows[0])} to train, {count(rows[1])} to validate, {count(rows[2])} to test",
-        f"plan     {cores}, {plan.precision}, batch {plan.batch}, {epochs:.4g} epochs = {count(plan.steps)} steps",
-        f"run      {one_line(str(run.path))}",
-    ]
+    return f"{device} {plan.precision}, batch {plan.batch}, {epochs:.4g} epochs = {count(plan.steps)} steps"
+
+
+def _left_out(manifest: Any) -> list[str]:
+    told = [f"skipped {file}: {reason}" for file, reason in manifest.skipped[:_NAMED]]
+    more = len(manifest.skipped) - len(told)
+    rare = manifest.statistics.get("left_out") or {}
+    if rare:
+        told.append(f"{len(rare)} classes have fewer than data.min_per_class images and are left out")
+    return [*told, *([f"and {count(more)} more, listed on the run page"] if more > 0 else [])]
 
 
 def bar(share: float, columns: int = 16) -> str:
@@ -207,6 +242,3 @@ def _speed(line: dict[str, Any]) -> str:
         return ""
     ceiling = f" (loader ceiling {rate(line['loader_ceiling'])})" if line.get("loader_ceiling") else ""
     return f"{rate(line['images_per_second'])} img/s{ceiling}"
-
-
-__all__ = ["Terminal", "announcement", "bar", "columns_of", "fitting", "is_live", "percent", "prepare", "say"]

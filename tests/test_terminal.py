@@ -11,7 +11,7 @@ from instar.terminal import Terminal
 
 PLAN = SimpleNamespace(
     total_samples=1200, epoch_samples=100, train_rows=100, val_rows=10, test_rows=12, classes=("a", "b"), batch=10,
-    steps=120, devices=1, device="cpu", precision="fp32", micro=10, workers=2,
+    steps=120, seed=0, devices=1, device="cpu", precision="fp32", micro=10, workers=2,
 )  # fmt: skip
 RUN = SimpleNamespace(path="runs/flowers-mossy-lynx", name="flowers-mossy-lynx")
 
@@ -19,8 +19,8 @@ RUN = SimpleNamespace(path="runs/flowers-mossy-lynx", name="flowers-mossy-lynx")
 class Rows:
     """As much of a manifest as is shown."""
 
-    skipped = ("broken.jpg", "empty.jpg")
-    statistics: ClassVar = {"median_width": 500, "median_height": 375, "imbalance": 1.61}
+    skipped = (("broken.jpg", "truncated"), ("a\nb.jpg", "empty"))
+    statistics: ClassVar = {"median_width": 500, "median_height": 375, "imbalance": 1.61, "duplicates": 0}
 
     def __len__(self):
         return 122
@@ -52,17 +52,15 @@ def watched(stream, **options):
 
 
 def test_elsewhere_than_in_a_terminal_an_epoch_is_one_line():
-    lines = watched(io.StringIO()).splitlines()
-    assert lines[0].split("  ")[0] == "data"
-    assert (
-        "122 images, 2 classes, median 500x375" in lines[0] and "2 skipped" in lines[0] and "imbalance 1.6x" in lines[0]
-    )
-    assert "82/8/10" in lines[1]
-    assert "12 epochs" in lines[2]
-    assert "runs/flowers-mossy-lynx" in lines[3]
-    assert lines[4] == " 1/12  loss 1  val 71.4 %*  312 img/s (loader ceiling 330)  0:00"
-    assert lines[5] == "note    resumed at epoch 1.00"
-    assert len(lines) == 6
+    assert watched(io.StringIO()).splitlines() == [
+        "data     122 images, 2 classes, median 500x375                     2 skipped (below)   imbalance 1.6x",
+        "split    82/8/10 = 100 + 10 + 12, seed 0, no duplicates across",
+        "plan     cpu fp32, batch 10, 12 epochs = 120 steps                 run    runs/flowers-mossy-lynx",
+        "note     skipped broken.jpg: truncated",
+        "note     skipped a\\nb.jpg: empty",
+        " 1/12  loss 1  val 71.4 %*  312 img/s (loader ceiling 330)  0:00",
+        "note     resumed at epoch 1.00",
+    ]
 
 
 def test_a_pipe_gets_no_control_characters():
@@ -111,7 +109,7 @@ def test_a_step_that_draws_nothing_costs_next_to_nothing():
     assert (time.process_time() - begun) / 20_000 < 2e-6
 
 
-@pytest.mark.parametrize("level, lines", [("silent", 0), ("quiet", 1), ("full", 6)])
+@pytest.mark.parametrize("level, lines", [("silent", 0), ("quiet", 1), ("full", 7)])
 def test_levels(level, lines):
     assert len(watched(io.StringIO(), level=level).splitlines()) == lines
 
@@ -141,7 +139,7 @@ def test_a_stream_of_plain_letters_gets_plain_letters():
     view = Terminal(metric="accuracy", stream=stream)
     view.note("10 → 5 … × · grün")
     stream.flush()
-    assert stream.buffer.getvalue() == b"note    10 -> 5 ... x - gr\\xfcn\n"
+    assert stream.buffer.getvalue() == b"note     10 -> 5 ... x - gr\\xfcn\n"
 
 
 def test_an_epoch_without_validation_rows_still_has_its_line():

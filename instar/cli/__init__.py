@@ -12,7 +12,7 @@ from types import ModuleType
 
 from instar import __version__, terminal
 from instar.cli.words import Words, parse
-from instar.errors import AGAIN, DONE, ConfigError, InstarError
+from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 
 VERBS = ("train", "evaluate", "report", "runs", "why", "compare", "show", "schema", "demo")
 COMMON_FLAGS = ("json", "quiet")
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return NOBODY_READS
-    except Exception:
-        return _crash()
+    except Exception as error:
+        return _crash(error)
 
 
 def _carry_out(arguments: list[str]) -> int:
@@ -82,7 +82,9 @@ def _overview() -> str:
 
 
 def _report(error: InstarError, *, as_json: bool) -> int:
-    """Say what went wrong, all of it in one block."""
+    """Say what went wrong, all of it in one block, and once however many ranks there are."""
+    if not _speaks(error):
+        return error.exit_code
     mistakes = getattr(error, "mistakes", [str(error)])
     if as_json:
         import json
@@ -98,15 +100,30 @@ def _report(error: InstarError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def _crash() -> int:
+def _crash(error: Exception) -> int:
     """Our mistake: the traceback is what mends it."""
     import traceback
 
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID")
-    traceback.print_exc()
-    where = f" on rank {rank}" if rank else ""
-    terminal.say(f"instar: this is a mistake in Instar{where}, not yours. Please report the lines above.", error=True)
+    if _speaks(error):
+        traceback.print_exception(error)
+        terminal.say("instar: this is a mistake in Instar, not yours. Please report the lines above.", error=True)
     return CRASHED
+
+
+def _speaks(error: Exception) -> bool:
+    """Whether this process is the one to print an error: alone, or the rank that has something of its own to say."""
+    from instar.engine import place, reports
+
+    try:
+        here = place.here()
+    except ConfigError:
+        return True
+    if here.world == 1:
+        return True
+    if reports.tell(reports.of(error, here.rank)):
+        return False
+    # Every rank reads the same recipe and hears the same signal.
+    return here.rank == 0 or not isinstance(error, ConfigError | Again)
 
 
 __all__ = ["Words", "main"]

@@ -23,7 +23,7 @@ Ctrl-C, SIGTERM and SIGUSR1 save and stop; so does the end of a Slurm job. Exit 
 import difflib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,19 +111,11 @@ def _collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
 
 def _ranks_to_start(site: "Site") -> int:
     """How many processes to start here; 1 where somebody else started this one among others."""
-    from instar.engine import place
+    from instar.engine import launch
 
-    if place.here().world > 1:
+    if launch.is_rank(os.environ):
         return 1
-    return site.devices if isinstance(site.devices, int) else count_gpus(os.environ) if site.device != "cpu" else 1
-
-
-def count_gpus(environ: Mapping[str, str], proc: Path = Path("/proc/driver/nvidia/gpus")) -> int:
-    """GPUs this process may use, at least 1, without asking torch."""
-    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-        if name in environ:
-            return max(1, len([one for one in environ[name].split(",") if one.strip() not in ("", "-1")]))
-    return max(1, len(list(proc.iterdir()))) if proc.is_dir() else 1
+    return site.devices if isinstance(site.devices, int) else launch.count_devices(site.device)
 
 
 def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start") -> int:
@@ -131,7 +123,7 @@ def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start")
     from instar import train as stage
 
     level = "silent" if "json" in words else "quiet" if "quiet" in words else "full"
-    view = terminal.Terminal(metric=_metric(experiment), level=level)
+    view = terminal.Terminal(metric=_metric(experiment), experiment=experiment, level=level)
     options = stage.Options(
         run_name=start.run,
         runs_folder=start.runs,
@@ -142,7 +134,7 @@ def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start")
     try:
         outcome = stage.train(
             experiment,
-            lambda: prepare.manifest(experiment.data, experiment.seed),
+            lambda: prepare.manifest(experiment.data, experiment.seed, progress=view.preparing),
             site=site,
             options=options,
             view=view,
