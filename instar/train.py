@@ -158,7 +158,9 @@ def _prepare(
         _changed_data(run, rows, options)
     plan = planning.plan(experiment, rows, site, devices=devices)
     if before is not None and before.total_samples != plan.total_samples:
-        _ask_about_length(run, experiment, before, plan, options)
+        same_recipe = _saved(run).train.epochs == experiment.train.epochs
+        # Where only the data changed, and that was accepted, the schedule follows the new length of an epoch.
+        _ask_about_length(run, experiment, before, plan, "stretch" if same_recipe else options.on_change)
     _note_changes(run, before, plan)
     manifests.write(rows, run.manifest_file)
     plans.write(plan, run.plan_file)
@@ -192,14 +194,14 @@ def _changed_data(run: Run, rows: Manifest, options: Options) -> None:
     run.log_event("data_changed", rank=0, **facts)
 
 
-def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan, options: Options) -> None:
+def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan, wanted: str | None) -> None:
     """Nothing is changed in the folder unless the user said what the rate is to do."""
     found = checkpoint.load(run.checkpoints)
     if found is None:
         return
     standing = found.state
     policy = rates.choose(
-        options.on_change,
+        wanted,
         before=before.total_samples,
         now=plan.progress(standing["samples"]),
         factor=_factor(experiment),

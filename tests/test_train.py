@@ -125,7 +125,7 @@ def test_out_of_memory_halves_the_micro_batch_and_the_numbers_stay(tmp_path):
     short = train(tmp_path, run="short", fault="step.forward:4:oom,step.forward:5:oom", **changes)
     assert [event["now"] for event in events(short.run, "micro_batch")] == [4, 2]
     for one, other in zip(plain.run.metrics(), short.run.metrics(), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-9)
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
     with pytest.raises(Again):
         train(tmp_path, run="next", fault="step.forward:2:oom,step.end:3:term", **changes)
     train(tmp_path, run="next", **changes)

@@ -56,7 +56,7 @@ def _until_the_end(training: Training, pace: Pace) -> str:
         if batch["bad"]:
             bad.note(batch["bad"])
         faults.point("step.begin")
-        training.rate = training.set_rate(progress, standing)
+        training.set_rate(progress, standing)
         _step(training, to_device(batch, training.stepper.device), progress)
         standing.samples += plan.batch
         faults.point("step.end")
@@ -80,8 +80,7 @@ def _evaluation_is_due(training: Training) -> bool:
 def _step(training: Training, batch: Batch, progress: Progress) -> None:
     """Take one step. Where memory ran out, halve the micro-batch and start over from the newest save.
 
-    Starting over, rather than repeating the step, leaves no trace of the half-taken step in running statistics, so
-    the numbers are those of a run that had the smaller micro-batch all along.
+    Starting over, rather than repeating the step, leaves no trace of the half-taken one in running statistics.
     """
     stepper, rank = training.stepper, training.world.rank
     try:
@@ -152,12 +151,18 @@ def _log(training: Training, pace: Pace) -> None:
             **training.where(),
             "loss": means.pop("total"),
             **means,
-            "lr": training.rate,
+            "lr": _rate(training),
             **pace.speeds(),
         }
     )
     training.view.losses(training.metrics.last)
     faults.point("loop.log")
+
+
+def _rate(training: Training) -> float:
+    """The learning rate of the newest step; found anew, so that a start in between gives the same."""
+    newest = training.plan.progress(training.standing.samples - training.plan.batch)
+    return training.set_rate(newest, training.standing)
 
 
 def _with_rows(totals: Totals) -> torch.Tensor:
@@ -180,7 +185,7 @@ def _evaluate(training: Training, pace: Pace) -> None:
     value = scores.get(training.metric)
     improved = value is not None and is_better(value, standing.best.get("value"), training.mode)
     line = {"kind": "val", **training.where(), **scores, **{f"train_{name}": score for name, score in learnt.items()}}
-    training.metrics.write({**line, "lr": training.rate, "best": improved, **pace.speeds()})
+    training.metrics.write({**line, "lr": _rate(training), "best": improved, **pace.speeds()})
     value, improved = _shared(training.world, value, improved)
     standing.evaluated_at = standing.samples
     if value is not None:

@@ -28,7 +28,6 @@ class Training:
     set_rate      puts the learning rate of a position into the optimiser and returns it
     describe      the name of a row, for people
     metric, mode  which score chooses the best checkpoint, and whether more ("max") or less ("min") of it is better
-    rate          the learning rate of the newest step
     saved_at      position of the newest save; -1 before the first
     """
 
@@ -50,7 +49,6 @@ class Training:
     metric: str
     mode: str
     standing: Standing = field(default_factory=Standing)
-    rate: float = 0.0
     saved_at: int = -1
 
     def where(self) -> dict[str, Any]:
