@@ -161,8 +161,8 @@ def _resized(network: "nn.Module", tensors: "dict[str, Tensor]", *, size: int) -
     """Position embeddings for this size, where the network has any, by the library's own function."""
     from collections import OrderedDict
 
-    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+    from torchvision.models import vision_transformer
 
-    if not isinstance(network, VisionTransformer):
+    if not isinstance(network, vision_transformer.VisionTransformer):
         return tensors
-    return interpolate_embeddings(size, network.patch_size, OrderedDict(tensors))
+    return vision_transformer.interpolate_embeddings(size, network.patch_size, OrderedDict(tensors))
