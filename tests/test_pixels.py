@@ -107,7 +107,7 @@ def test_images_are_turned_upright_and_the_box_with_them(tmp_path, orientation, 
     ours = pixels.read(path, choose, Form(40))
     assert sizes == [upright.size]
     assert difference(ours, upright.resize((40, 40), Image.Resampling.BILINEAR, box=(10, 15, 70, 65))) < 0.2
-    with pixels.opened(path) as image:
+    with pixels.opened(path) as (image, _):
         assert pixels.upright_size(image) == upright.size or suffix == "png"  # a PNG may say so behind its pixels
 
 

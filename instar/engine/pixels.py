@@ -83,11 +83,11 @@ def read(path: str | Path, choose: Callable[[int, int], View], form: Form) -> np
     choose   from width and height of the upright image to the view of it
     Raises BadImage where the file cannot be read as an image.
     """
-    with opened(path) as image:
-        with _named_problems():
+    with opened(path) as (image, _):
+        with problems_named():
             orientation = _ready(image)
         view = choose(*_swapped(image.size, orientation))
-        with _named_problems():
+        with problems_named():
             small = _crop(image, _stored(view.box, orientation, image.size), form, exact=view.exact)
     if orientation in _TURN:
         small = small.transpose(_TURN[orientation])
@@ -95,16 +95,16 @@ def read(path: str | Path, choose: Callable[[int, int], View], form: Form) -> np
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """The image behind a path, its header read and no pixel decoded.
+def opened(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
+    """The image behind a path, its header read and no pixel decoded; and the descriptor of its file.
 
     Raises BadImage for what is no regular file (a FIFO would block for ever), empty, unreadable, or no image.
     """
-    with _named_problems():
+    with problems_named():
         # O_NONBLOCK has no effect on a regular file, and keeps the opening of a FIFO from waiting for a writer.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     with file:
-        with _named_problems():
+        with problems_named():
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BadImage("not a regular file")
@@ -113,7 +113,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > MOST_PIXELS:
                 raise BadImage(f"{image.width} x {image.height} pixels are more than may be decoded ({MOST_PIXELS:,})")
-        yield image
+        yield image, file.fileno()
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -122,8 +122,23 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size if image.format == "TIFF" else _swapped(image.size, _orientation(image))
 
 
+def kind(image: Image.Image) -> str:
+    """What a pixel of this image is: Pillow's mode, with 16-bit greyscale always called I;16."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return "I;16"
+    return image.mode
+
+
+def reason_against(kind: str, span: Span | None) -> str:
+    """Why images of this kind cannot be read; '' where they can."""
+    if kind in ("I", "F") and span is None:
+        what = "32-bit float" if kind == "F" else "32-bit integers"
+        return f"{what}: which values are black and white? Write data.reader.span=[black, white]"
+    return ""
+
+
 @contextmanager
-def _named_problems() -> Iterator[None]:
+def problems_named() -> Iterator[None]:
     """Turn whatever goes wrong with a file into BadImage. Decoders of hostile bytes raise all sorts of things."""
     try:
         yield
@@ -150,8 +165,8 @@ def _ready(image: Image.Image) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "JPEG" and "exif" not in image.info and "xmp" not in image.info:
-        return 1  # spares 20 us of looking for it
+    if image.format in ("JPEG", "PNG") and "exif" not in image.info and "xmp" not in image.info:
+        return 1  # spares a JPEG 20 us, and a PNG of which only the header is wanted all of its pixels
     found = image.getexif().get(_ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
@@ -179,7 +194,7 @@ def _crop(image: Image.Image, box: Box, form: Form, *, exact: bool) -> Image.Ima
         image.load()
     if image.mode not in ("L", "RGB") or image.has_transparency_data:
         part, box = _under(image, box, form.size)
-        image = _averageable(part, image.format, form.span)
+        image = _averageable(part, kind(image), form.span)
     # Where more than 4 pixels become one, they are first averaged in whole blocks.
     gap = None if exact else 2.0
     small = image.resize((form.size, form.size), Image.Resampling.BILINEAR, box, reducing_gap=gap)
@@ -210,19 +225,15 @@ def _under(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, Box]:
     return part, (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
 
 
-def _averageable(image: Image.Image, file_format: str | None, span: Span | None) -> Image.Image:
+def _averageable(image: Image.Image, kind: str, span: Span | None) -> Image.Image:
     """The image in a mode whose numbers may be averaged: L, RGB, RGBa (weighed by opacity) or F (0 to 255)."""
-    mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM")):
+    if reason := reason_against(kind, span):
+        raise BadImage(reason)
+    if kind in ("I;16", "I", "F"):
         return _between(image, span or _SIXTEEN_BITS)
-    if mode in ("I", "F"):
-        if span is None:
-            kind = "32-bit float" if mode == "F" else "32-bit integer"
-            raise BadImage(f"{kind}: which values are black and white? Write data.reader.span=[black, white]")
-        return _between(image, span)
     if image.has_transparency_data:
         return image.convert("RGBA").convert("RGBa")
-    return image.convert("L" if mode == "1" else "RGB")
+    return image.convert("L" if kind == "1" else "RGB")
 
 
 def _between(image: Image.Image, span: Span) -> Image.Image:

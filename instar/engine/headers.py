@@ -1,0 +1,225 @@
+"""Headers: which files are whole images, and how large, without decoding them. What was found is remembered.
+
+A file's kind and size come from its header. Whether its end is there is seen from the last bytes where the format says
+what stands there; a file that ends otherwise is decoded once, which settles it. The answers are kept in one Parquet
+file per data folder, in a cache folder and never beside the images, and hold while a file's size and time of change do.
+
+Legend: N files.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+from PIL import Image
+
+from instar.engine import pixels
+from instar.engine.cores import usable_cpus
+from instar.engine.pixels import BadImage
+
+_AT_ONCE = 256  # files a thread takes in one go
+_EDGE = 4096  # bytes at both ends that make the fingerprint
+_WORTH_KEEPING = 1000  # fewer new answers are quicker to find again than to be worth a file
+_VERSION = 1  # of what is found and how; raise it when that changes
+
+# One line of the cache.
+_HEADER = np.dtype(
+    [
+        ("bytes", np.int64),  # -1: nothing is known
+        ("changed_ns", np.int64),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("content", np.uint64),
+        ("mode", object),
+        ("reason", object),
+    ]
+)
+_UNKNOWN = (-1, -1, 0, 0, 0, "", "")
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What was found about N files.
+
+    width_N, height_N   pixels of the upright image; 0 for a bad file
+    content_N           fingerprint of size, beginning and end of the file; 0 for a bad file
+    mode_N              Pillow's name of what a pixel is: L, RGB, F …
+    reason_N            why a file is no usable image; '' for a good one
+    note                a sentence about the cache where it could not be used; '' otherwise
+    """
+
+    width_N: np.ndarray
+    height_N: np.ndarray
+    content_N: np.ndarray
+    mode_N: np.ndarray
+    reason_N: np.ndarray
+    note: str = ""
+
+    def take(self, rows: Sequence[int]) -> "Headers":
+        """The same with only these rows."""
+        return Headers(
+            self.width_N[rows],
+            self.height_N[rows],
+            self.content_N[rows],
+            self.mode_N[rows],
+            self.reason_N[rows],
+            self.note,
+        )
+
+
+def check(root: Path, files: Sequence[str], *, progress: Callable[[int], None] = lambda done: None) -> Headers:
+    """Look at the header of every file below the root, or remember what was found before.
+
+    progress   told how many files are done, now and then
+    """
+    kept = _Kept(root)
+    found = kept.read(files)
+    stop = threading.Event()
+
+    def look(at: int) -> int:
+        return 0 if stop.is_set() else _refresh(root, files[at : at + _AT_ONCE], found[at : at + _AT_ONCE])
+
+    new = 0
+    # Threads hide the waiting for a network file system; on a local disk they cost little.
+    with ThreadPoolExecutor(max_workers=min(32, 4 * usable_cpus())) as threads:
+        try:
+            for at, looked_at in enumerate(threads.map(look, range(0, len(files), _AT_ONCE)), start=1):
+                new += looked_at
+                progress(min(at * _AT_ONCE, len(files)))
+        finally:
+            stop.set()  # after Ctrl-C, do not go on to the end of the folder
+    if new >= _WORTH_KEEPING:
+        kept.write(files, found)
+    return Headers(found["width"], found["height"], found["content"], found["mode"], found["reason"], kept.note)
+
+
+def _refresh(root: Path, files: Sequence[str], found: np.ndarray) -> int:
+    """Look at those files of which what was found does not hold any more; returns how many."""
+    new = 0
+    known = zip(found["bytes"].tolist(), found["changed_ns"].tolist(), strict=True)
+    for number, (file, before) in enumerate(zip(files, known, strict=True)):
+        path = f"{root}/{file}"
+        if before[0] >= 0 and _state(path) == before:
+            continue
+        found[number] = _look(path)
+        new += 1
+    return new
+
+
+def _look(path: str) -> tuple[Any, ...]:
+    try:
+        with pixels.opened(path) as (image, descriptor):
+            status = os.fstat(descriptor)
+            width, height = pixels.upright_size(image)
+            content = _fingerprint_if_whole(image, descriptor, status.st_size)
+            return status.st_size, status.st_mtime_ns, width, height, content, pixels.kind(image), ""
+    except BadImage as error:
+        return *_state(path), 0, 0, 0, "", str(error)
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Size and time of change of a file; -1 where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _fingerprint_if_whole(image: Image.Image, descriptor: int, size: int) -> int:
+    """A fingerprint of the file behind an image; raises BadImage where its end is missing."""
+    head, tail = os.pread(descriptor, _EDGE, 0), os.pread(descriptor, _EDGE, max(0, size - _EDGE))
+    if not _ends_well(image, head, tail, size):
+        with pixels.problems_named():
+            image.load()  # other programs add bytes after the end, so this is no proof yet; decoding is
+    digest = xxhash.xxh3_64(size.to_bytes(8, "little"))
+    digest.update(head)
+    digest.update(tail)
+    return digest.intdigest() or 1
+
+
+def _ends_well(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:
+    """Whether the file is seen to be whole from its two ends, in formats where that can be seen."""
+    if image.format in ("JPEG", "MPO"):
+        return tail.endswith(b"\xff\xd9")
+    if image.format == "PNG":
+        return tail[-8:-4] == b"IEND"
+    if image.format == "GIF":
+        return tail.endswith(b"\x3b")
+    if image.format == "WEBP":
+        return int.from_bytes(head[4:8], "little") + 8 <= size
+    if image.format == "BMP":
+        return 0 < int.from_bytes(head[2:6], "little") <= size
+    return image.format == "TIFF" and _last_strip(image) <= size
+
+
+def _last_strip(image: Any) -> float:
+    """Where the pixels of a TIFF end in the file; infinity where it does not say."""
+    for starts, lengths in ((273, 279), (324, 325)):  # strips, tiles
+        begin, long = image.tag_v2.get(starts), image.tag_v2.get(lengths)
+        if begin and long and len(begin) == len(long):
+            return max(at + count for at, count in zip(begin, long, strict=True))
+    return float("inf")
+
+
+class _Kept:
+    """What was found before about the files of one folder. Whatever is wrong with the cache is a note, no error."""
+
+    def __init__(self, root: Path):
+        self.note = ""
+        self._folder = cache_folder()
+        name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
+        self._file = self._folder / "headers" / f"{name}.parquet"
+        self._version = f"{_VERSION} {Image.__version__} {pixels.MOST_PIXELS}".encode()
+
+    def read(self, files: Sequence[str]) -> np.ndarray:
+        """What is known of each of these files."""
+        found = np.full(len(files), np.array(_UNKNOWN, _HEADER))
+        try:
+            if not self._file.exists():
+                return found
+            table = pq.read_table(self._file, partitioning=None)
+            if (table.schema.metadata or {}).get(b"instar.version") != self._version:
+                return found
+            place_N = pc.index_in(pa.array(files, pa.string()), value_set=table["file"].combine_chunks())
+            here_N = pc.is_valid(place_N).to_numpy(zero_copy_only=False)
+            columns = table.take(place_N.filter(pa.array(here_N)))
+            for name in _HEADER.names or ():
+                found[name][here_N] = columns[name].to_numpy()
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+            self.note = f"{self._file}: the cache of file headers could not be read ({error})"
+            found[:] = _UNKNOWN
+        return found
+
+    def write(self, files: Sequence[str], found: np.ndarray) -> None:
+        part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
+        try:
+            table = pa.table({"file": list(files), **{name: found[name] for name in _HEADER.names or ()}})
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table.replace_schema_metadata({"instar.version": self._version}), part, compression="zstd")
+            part.replace(self._file)
+        except (OSError, pa.ArrowException) as error:
+            self.note = (
+                f"{self._folder}: the cache of file headers cannot be written ({error}), so every start looks into "
+                f"every file. Name another folder in INSTAR_CACHE."
+            )
+            with suppress(OSError):
+                part.unlink()
+
+
+def cache_folder() -> Path:
+    """Where Instar keeps what it can find again: INSTAR_CACHE, or instar below the user's cache folder."""
+    if named := os.environ.get("INSTAR_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "instar"

@@ -1,0 +1,170 @@
+"""Manifest: what there is to learn from. One row a sample: its name, file, class, group and split; one Parquet file.
+
+Legend: N rows.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from instar.errors import DataError
+
+SPLITS = ("train", "val", "test")
+NO_SPLIT = ""  # a row that no split wants: index files may leave some out
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # unique; the path below the root with forward slashes
+        ("file", pa.string()),  # where the bytes are, below the root
+        ("target", pa.int32()),  # number of its class
+        ("group", pa.string()),  # null where there are no groups
+        ("split", pa.string()),
+        ("width", pa.int32()),  # pixels of the upright image; 0 where unknown
+        ("height", pa.int32()),
+        ("content", pa.uint64()),  # fingerprint of size, beginning and end of the file; 0 where unknown
+    ]
+)
+
+
+class Skipped(NamedTuple):
+    """A file that was left out: its name, printable whatever its bytes, and the reason."""
+
+    file: str
+    reason: str
+
+
+class Texts(Sequence[str]):
+    """A column of text, read one at a time. It is not copied: ten million names stay where Arrow has them."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return self._column.take(pa.array(range(len(self))[index], pa.int64())).to_pylist()
+        return self._column[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._column.chunks:
+            yield from chunk.to_pylist()
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The samples of one data set.
+
+    root         folder that `file` is relative to
+    table        one row a sample, with the columns of SCHEMA
+    classes      names of the classes, in the order of their numbers; any text
+    skipped      files that were left out, with reasons
+    statistics   plain JSON values: image sizes, broken files, imbalance, notes for the user
+    """
+
+    root: Path
+    table: pa.Table
+    classes: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def ids(self) -> Texts:
+        """The name of each row."""
+        return Texts(self.table["id"])
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """The number of each row's class, int32."""
+        return self.table["target"].to_numpy()
+
+    def rows(self, split: str) -> np.ndarray:
+        """The rows of a split, int64, ascending."""
+        return np.flatnonzero(pc.equal(self.table["split"], split).to_numpy())
+
+    def path(self, row: int) -> Path:
+        """The file of a row."""
+        return self.root / self.table["file"][int(row)].as_py()
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over names, contents, classes and splits, in hexadecimal; the folder they lie in is no part of it."""
+        whole = hashlib.sha256(json.dumps(self.classes).encode())
+        for column in ("id", "split"):
+            whole.update(_digest_of_texts(self.table[column]))
+        for column in ("target", "content"):
+            whole.update(np.ascontiguousarray(self.table[column].to_numpy()).tobytes())
+        return whole.hexdigest()
+
+
+def _digest_of_texts(column: pa.ChunkedArray) -> bytes:
+    """A digest of a column of text, however it is cut into chunks."""
+    lengths, letters = hashlib.sha256(), hashlib.sha256()
+    for chunk in column.chunks:
+        lengths.update(pc.binary_length(chunk).to_numpy(zero_copy_only=False).astype(np.int32).tobytes())
+        _, ends, data = chunk.buffers()
+        if len(chunk):
+            bounds = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            letters.update(memoryview(data or b"")[bounds[0] : bounds[-1]])
+    return lengths.digest() + letters.digest()
+
+
+def write(manifest: Manifest, path: Path) -> None:
+    """Write one Parquet file, whole or not at all."""
+    about = {
+        "root": os.fspath(manifest.root),
+        "classes": manifest.classes,
+        "skipped": manifest.skipped,
+        "statistics": manifest.statistics,
+    }
+    # JSON in ASCII: any name survives, also one that is not UTF-8.
+    metadata = {f"instar.{key}": json.dumps(value) for key, value in about.items()}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            pq.write_table(manifest.table.replace_schema_metadata(metadata), file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Manifest:
+    """Read what `write` wrote. Raises DataError where there is no such file, or where it is not a whole manifest."""
+    if not path.exists():
+        raise DataError(f"{path}: no manifest is there. It is written when a training starts.")
+    try:
+        table = pq.read_table(path, columns=SCHEMA.names, partitioning=None)
+        about = {key.removeprefix(b"instar.").decode(): json.loads(text) for key, text in _metadata(table).items()}
+        return Manifest(
+            Path(about["root"]),
+            table.cast(SCHEMA),
+            tuple(about["classes"]),
+            tuple(Skipped(*one) for one in about["skipped"]),
+            about["statistics"],
+        )
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: is not a whole manifest ({error}). Remove it, and train again.") from error
+
+
+def _metadata(table: pa.Table) -> dict[bytes, bytes]:
+    return {key: text for key, text in (table.schema.metadata or {}).items() if key.startswith(b"instar.")}

@@ -1,0 +1,287 @@
+"""Prepare: files -> Manifest. List them, look at every header once, leave out what is bad or rare, divide, count.
+
+Labels and splits come from a table; or from class folders, with index files somebody made before, or with train, val
+and test folders around them. Nothing beside the images is written, and no image is touched.
+
+Legend: N rows, K classes.
+"""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from instar.engine import headers, listing, pixels, split, tables
+from instar.engine.headers import Headers
+from instar.engine.listing import NOT_UTF8, Listing, named
+from instar.errors import DataError
+from instar.experiment import Data, Split
+from instar.manifest import SCHEMA, SPLITS, Manifest, Skipped
+
+_SHOWN = 5
+
+
+def manifest(data: Data, seed: int, *, progress: Callable[[int, int], None] = lambda done, total: None) -> Manifest:
+    """What there is to learn from, checked and divided.
+
+    seed       decides the division where nothing else does
+    progress   told how many of how many files were looked at
+    Raises DataError where a folder, table or index file is missing or contradicts itself, where too many files are
+    bad, and where fewer than two classes are left.
+    """
+    found, rare = _listed(data, seed)
+    heads = headers.check(found.root, found.files, progress=lambda done: progress(done, len(found.files)))
+    good, skipped = _usable(found, heads, data)
+    found, heads = found.take(good), heads.take(good)
+    if data.index is None:
+        large, rare = _large_enough(found.labels, data.min_per_class)
+        found, heads = found.take(large), heads.take(large)
+    classes, target_N = _classes(found, rare, data)
+    split_N, notes = _divided(found, target_N, classes, data.split, seed)
+    table = pa.table(
+        {
+            "id": found.files,
+            "file": found.files,
+            "target": target_N,
+            "group": found.groups or pa.nulls(len(target_N), pa.string()),
+            "split": np.array(SPLITS, object)[split_N],
+            "width": heads.width_N,
+            "height": heads.height_N,
+            "content": heads.content_N,
+        },
+        schema=SCHEMA,
+    )
+    statistics = _statistics(heads, target_N, split_N)
+    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare}
+    statistics["notes"] = [*found.notes, *_alike(classes), *notes, *filter(None, [heads.note])]
+    return Manifest(found.root, table, classes, tuple(skipped), statistics)
+
+
+# --- which files ---------------------------------------------------------------------------------------------------
+
+
+def _listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
+    """Every file with its label; for index files also its split, and the classes that were left out before it."""
+    root = Path(os.path.abspath(data.root))  # noqa: PTH100 - links stay as they are written
+    if data.table is not None:
+        if data.index is not None:
+            raise DataError(
+                "data.table and data.index are both given; index files are positions in class folders. Choose."
+            )
+        columns = data.columns
+        return tables.of_table(data.table, root, path=columns.path, label=columns.label, group=columns.group), {}
+    if data.index is None:
+        return listing.of_folder(root), {}
+    found = listing.of_folder(root, as_torchvision=True)
+    large, rare = _large_enough(found.labels, data.min_per_class)
+    return _indexed(found.take(large), data, seed), rare
+
+
+def _indexed(found: Listing, data: Data, seed: int) -> Listing:
+    """The rows that index files name, each with its split. Validation rows are cut from training rows if unnamed."""
+    assert data.index is not None, "the caller looked"
+    files = {name: path for name in SPLITS if (path := getattr(data.index, name)) is not None}
+    positions = tables.of_index(files, len(found.files), f"the class folders of {found.root}")
+    if "val" not in positions and data.split.val > 0:
+        # In the order of the file: that is what a division made elsewhere followed.
+        train = positions["train"]
+        _, target_N = np.unique(np.array(found.labels, object)[train].astype(str), return_inverse=True)
+        cut = split.shuffled(target_N, data.split.val, seed=seed, stratify=data.split.stratify)
+        positions |= {"train": train[cut.kept], "val": train[cut.taken]}
+    split_of = np.full(len(found.files), "", object)
+    for name, rows in positions.items():
+        split_of[rows] = name
+    chosen = np.flatnonzero(split_of != "")
+    if len(chosen) < len(found.files):
+        found.notes.append(f"{len(found.files) - len(chosen)} images are in no index file and are not used")
+    found.splits = split_of.tolist()
+    return found.take(chosen.tolist())
+
+
+def _usable(found: Listing, heads: Headers, data: Data) -> tuple[list[int], list[Skipped]]:
+    """Rows whose files are images, and everything left out so far; raises DataError where too much is bad."""
+    span = getattr(data.reader, "span", None)
+    against = {kind: pixels.reason_against(kind, span) for kind in set(heads.mode_N)}
+    reason_N = [reason or against[kind] for reason, kind in zip(heads.reason_N, heads.mode_N, strict=True)]
+    skipped = [*found.skipped, *(Skipped(f, reason) for f, reason in zip(found.files, reason_N, strict=True) if reason)]
+    broken, total = _broken(skipped), len(found.files) + sum(one.reason == NOT_UTF8 for one in found.skipped)
+    # One bad file in a small folder is no reason to stop, unless it was said that none may be bad.
+    if broken > max(data.max_bad * total, 1 if data.max_bad else 0):
+        first = [f"{listing.printable(file)!r}: {reason}" for file, reason in skipped if _is_broken(reason)][:_SHOWN]
+        raise DataError(
+            f"{found.root}: {broken} of {total} files cannot be used, more than data.max_bad = {data.max_bad:.1%}:\n  "
+            + "\n  ".join(first)
+            + ("\n  …" if broken > len(first) else "")
+            + "\nMend or remove them, or write a larger data.max_bad to leave them out."
+        )
+    return [row for row, reason in enumerate(reason_N) if not reason], skipped
+
+
+def _is_broken(reason: str) -> bool:
+    return reason not in _NOT_BROKEN
+
+
+_NOT_BROKEN = (tables.TWICE, listing.NO_CLASSES, listing.CIRCLE)
+
+
+def _broken(skipped: list[Skipped]) -> int:
+    return sum(_is_broken(one.reason) for one in skipped)
+
+
+# --- which classes -------------------------------------------------------------------------------------------------
+
+
+def _large_enough(labels: list[str], least: int) -> tuple[list[int], dict[str, int]]:
+    """Rows of classes with at least `least` images, and how many images each other class has."""
+    counts = Counter(labels)
+    rare = {label: counts[label] for label in sorted(counts) if counts[label] < least}
+    return [row for row, label in enumerate(labels) if label not in rare], rare
+
+
+def _classes(found: Listing, rare: dict[str, int], data: Data) -> tuple[tuple[str, ...], np.ndarray]:
+    """The sorted names of the classes, and each row's number among them, int32."""
+    names = sorted(set(found.labels))
+    if len(names) < 2:
+        raise DataError(_too_few_classes(found, names, rare, data))
+    numbers = {name: number for number, name in enumerate(names)}
+    return tuple(names), np.fromiter((numbers[label] for label in found.labels), np.int32, len(found.labels))
+
+
+def _too_few_classes(found: Listing, names: list[str], rare: dict[str, int], data: Data) -> str:
+    what = f"only one class, {named(names)}, with {len(found.files)} images" if names else "no usable image"
+    if rare:
+        return (
+            f"{found.root}: {what}, once {len(rare)} classes with fewer than {data.min_per_class} images are left out "
+            f"(the largest has {max(rare.values())}). Write a smaller data.min_per_class."
+        )
+    inside = sorted({file.split("/")[1] for file in found.files if file.count("/") > 1})
+    if names and len(inside) > 1:
+        return (
+            f"{found.root}: {what}; the folders in it look like the classes ({named(inside)}). "
+            f"Write data.root={found.root / names[0]}"
+        )
+    return f"{found.root}: {what}. It takes two to tell apart: a folder of images for each class, or a table of labels."
+
+
+def _alike(classes: tuple[str, ...]) -> list[str]:
+    """A note on names of classes that look the same to a reader: other case, or accents composed differently."""
+    seen: dict[str, list[str]] = {}
+    for name in classes:
+        seen.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    twins = [name for names in seen.values() if len(names) > 1 for name in names]
+    return [f"these are different classes, though their names look alike: {named(twins)}"] if twins else []
+
+
+# --- which split ---------------------------------------------------------------------------------------------------
+
+
+def _divided(
+    found: Listing, target_N: np.ndarray, classes: tuple[str, ...], shares: Split, seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """The number of each row's split in SPLITS, int8, and notes on what the user should know."""
+    group_N = None if found.groups is None else _numbered(found.groups)
+    notes: list[str] = []
+    if found.splits is not None:
+        split_N = np.array([SPLITS.index(name) for name in found.splits], np.int8)
+        if not np.any(split_N == split.VAL) and shares.val > 0:
+            train = np.flatnonzero(split_N == split.TRAIN)
+            inner = shares.model_copy(update={"test": 0.0})
+            split_N[train], notes = _cut(
+                target_N[train], None if group_N is None else group_N[train], classes, inner, seed
+            )
+    else:
+        split_N, notes = _cut(target_N, group_N, classes, shares, seed)
+    _all_are_trained(split_N, target_N, classes, found)
+    return split_N, [*notes, *_unmeasured(split_N, target_N, classes)]
+
+
+def _cut(
+    target_N: np.ndarray, group_N: np.ndarray | None, classes: tuple[str, ...], shares: Split, seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """A division made now: test is a share of everything, val a share of what is left."""
+    if group_N is not None:
+        test, val = shares.test, (1 - shares.test) * shares.val
+        _, group_N = np.unique(group_N, return_inverse=True)
+        whole = split.by_group(target_N, group_N, (1 - test - val, val, test), seed=seed, stratify=shares.stratify)
+        return whole, []
+    split_N = np.full(len(target_N), split.TRAIN, np.int8)
+    left, notes = np.arange(len(target_N)), []
+    for number, share in ((split.TEST, shares.test), (split.VAL, shares.val)):
+        if share == 0:
+            continue
+        cut = split.shuffled(target_N[left], share, seed=seed, stratify=shares.stratify)
+        if not len(cut.taken):
+            raise DataError(
+                f"no class has two images to share out ({named(classes)}): nothing can be kept for validation and "
+                f"test. Add images, or write data.split.val=0 and data.split.test=0."
+            )
+        split_N[left[cut.taken]] = number
+        left = left[cut.kept]
+        if cut.raised:
+            notes.append(f"the {SPLITS[number]} split got one image of each class, more than its share of {share:.3g}")
+    return split_N, notes
+
+
+def _numbered(groups: list[str | None]) -> np.ndarray:
+    """A number for each group; a row without one is a group of its own."""
+    numbers: dict[Any, int] = {}
+    return np.array(
+        [numbers.setdefault((row,) if name is None else name, len(numbers)) for row, name in enumerate(groups)]
+    )
+
+
+def _all_are_trained(split_N: np.ndarray, target_N: np.ndarray, classes: tuple[str, ...], found: Listing) -> None:
+    trained_K = np.bincount(target_N[split_N == split.TRAIN], minlength=len(classes))
+    if np.all(trained_K > 0):
+        return
+    missing = [classes[number] for number in np.flatnonzero(trained_K == 0)]
+    raise DataError(
+        f"{found.root}: {len(missing)} classes have images to validate or test on, and none to train on: "
+        f"{named(missing)}. Is a name spelt differently there? Else move images to train, or take these classes out."
+    )
+
+
+def _unmeasured(split_N: np.ndarray, target_N: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """Notes on splits that are empty, and on classes that are too small to be in every split."""
+    notes = []
+    for number in (split.VAL, split.TEST):
+        counts_K = np.bincount(target_N[split_N == number], minlength=len(classes))
+        if not counts_K.any():
+            notes.append(f"there is no {SPLITS[number]} split")
+        elif not counts_K.all():
+            missing = [classes[one] for one in np.flatnonzero(counts_K == 0)]
+            notes.append(
+                f"{len(missing)} classes have no image in the {SPLITS[number]} split, so their score is unknown there: "
+                f"{named(missing)}. data.min_per_class leaves small classes out."
+            )
+    return notes
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+def _statistics(heads: Headers, target_N: np.ndarray, split_N: np.ndarray) -> dict[str, Any]:
+    counts_K = np.bincount(target_N)
+    return {
+        "images": len(target_N),
+        "classes": len(counts_K),
+        "median_width": int(np.median(heads.width_N)),
+        "median_height": int(np.median(heads.height_N)),
+        "imbalance": round(float(counts_K.max() / counts_K.min()), 2),
+        "modes": dict(Counter(heads.mode_N.tolist()).most_common()),
+        "splits": {name: int((split_N == number).sum()) for number, name in enumerate(SPLITS)},
+        "duplicates": _duplicates(heads.content_N, split_N),
+    }
+
+
+def _duplicates(content_N: np.ndarray, split_N: np.ndarray) -> int:
+    """Images of which the same bytes are in another split too: what is trained on is then tested on."""
+    content, number_N = np.unique(content_N, return_inverse=True)
+    in_split = np.zeros((len(content), len(SPLITS)), bool)
+    in_split[number_N, split_N] = True
+    return int((in_split.sum(1) > 1)[number_N].sum())

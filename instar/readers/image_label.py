@@ -1,0 +1,97 @@
+"""Images with one label each: photographs, micrographs, spectrograms as pictures.
+
+Gives `image` (uint8, size x size x channels) and `label` (number of the class). Reads JPEG, PNG, TIFF, BMP, GIF, WebP
+and PPM; greyscale, palette, CMYK, transparent, 16-bit and EXIF-turned images become what is asked for here.
+
+    data: {root: photos, reader: {kind: image_label, channels: 1}}
+"""
+
+import errno
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from instar.settings import Settings as Base
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from instar.engine.augment import Augment
+    from instar.manifest import Manifest
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+gives = frozenset({"image", "label"})
+
+_COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
+# A network file system may fail for a moment; a file that is not there any more is no such failure.
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO}
+_PAUSES = (0.1, 1.0)  # seconds
+
+
+class Settings(Base):
+    """Images with one label each."""
+
+    kind: Literal["image_label"] = "image_label"
+    """The plug-in."""
+    channels: Literal[1, 3] = 3
+    """Colour (3) or greyscale (1)."""
+    background: Literal["white", "black", "grey"] | tuple[Byte, Byte, Byte] = "white"
+    """What shows through where an image is transparent: a name, or red, green and blue."""
+    span: tuple[float, float] | None = None
+    """Values that become black and white in images of more than eight bits. Float and 32-bit images need it; 16-bit
+    ones use 0 to 65535 without."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Settings":
+        if self.span is not None and self.span[0] == self.span[1]:
+            raise ValueError(f"span is [{self.span[0]}, {self.span[1]}], but black and white must differ")
+        return self
+
+
+class Reader:
+    """Rows of a manifest as samples. Holds no open file, so it can go to any number of worker processes."""
+
+    def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment"):
+        from instar.engine.pixels import Form
+
+        colour = settings.background
+        background = _COLOURS[colour] if isinstance(colour, str) else colour
+        self._form = Form(view.size, settings.channels, background, view.fill, settings.span)
+        self._view = view
+        self._manifest = manifest
+
+    def read(self, row: int, draw: "np.random.Generator | None") -> dict[str, Any]:
+        """One sample: `image`, uint8 of size x size x channels, and `label`.
+
+        draw   decides how the image is varied; None for what evaluation sees
+        Raises BadImage where the file cannot be read.
+        """
+        from instar.engine import augment, pixels
+
+        decide = augment.evaluation if draw is None else partial(augment.training, draw=draw)
+        choose = cache(partial(decide, self._view))  # remembered, so that a second try does not draw anew
+        image = _patiently(lambda: pixels.read(self._manifest.path(row), choose, self._form))
+        return {"image": image, "label": int(self._manifest.targets[row])}
+
+
+def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:
+    """A reader of the manifest's rows. view: how images are varied, and the size they become."""
+    return Reader(settings, manifest, view)
+
+
+def _patiently(read: Callable[[], "np.ndarray"]) -> "np.ndarray":
+    """What `read` gives, after up to two pauses if the file system says that it is having trouble."""
+    from instar.engine.pixels import BadImage
+
+    for pause in _PAUSES:
+        try:
+            return read()
+        except BadImage as error:
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING):
+                raise
+            time.sleep(pause)
+    return read()
