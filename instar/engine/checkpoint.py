@@ -41,7 +41,8 @@ from typing import Any, Literal
 
 from instar.engine import entries, exact_json, faults
 from instar.engine.optimizer_state import flatten_optimizer, restore_optimizer
-from instar.engine.snapshot import Files, Layout, SharedMemory, size
+from instar.engine.snapshot import SharedMemory
+from instar.engine.tensor_files import Files, Layout, size
 from instar.engine.whole import Checkpoint, load, load_best, load_number, names
 from instar.engine.writer_process import WriterDied, WriterProcess
 from instar.errors import Again, CheckpointError, InstarError, RunError

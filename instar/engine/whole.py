@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from instar.engine import entries, exact_json
 from instar.engine.entries import Entry
+from instar.engine.tensor_files import mapped
 from instar.errors import CheckpointError
 
 _SUFFIX = ".safetensors"
@@ -105,8 +104,8 @@ def _read(folder: Path, entry: Entry, *, verify: bool, rejected: tuple[tuple[str
     path = folder / entry.name
     try:
         state = exact_json.loads((path / entries.STATE).read_bytes())
-        files = {name.removesuffix(_SUFFIX): load_file(path / name) for name in entry.files if name.endswith(_SUFFIX)}
-    except (OSError, ValueError, SafetensorError) as error:
+        files = {name.removesuffix(_SUFFIX): mapped(path / name) for name in entry.files if name.endswith(_SUFFIX)}
+    except (OSError, ValueError, RecursionError) as error:
         return f"cannot be read: {error}"
     return Checkpoint(entry.name, path, entry.number, entry.samples, entry.best, files, state, rejected)
 
