@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from instar.errors import ConfigError
 from instar.models import _parts, _weights
 from instar.models._settings import ModelSettings
-from instar.networks import Encoder
+from instar.networks import Encoder, train_mode
 from instar.plugins import unknown
 
 
@@ -43,6 +43,7 @@ def finish(
         unmatched = _weights.load(network, weights, source=f"model.weights: {settings.weights}", heads=heads)
     width = _width_tried(network, settings, channels=channels, classes=classes, size=size)
     _parts.freeze(network, heads, names=settings.freeze, train_only=settings.train_only)
+    train_mode(network)
     return Encoder(
         network=network,
         num_features=_parts.width_read(network, heads[0]) if heads else width,
@@ -91,7 +92,6 @@ def _width_tried(network: nn.Module, settings: ModelSettings, *, channels: int, 
             answer = network(image_BCHW)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(f"{what} does not work: {_first_line(error)}") from error
-    network.train()
     shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
     if not isinstance(answer, Tensor) or answer.ndim != 2 or classes not in (None, answer.shape[1]):
         raise ConfigError(f"{what} answers with {shape}, not with a row of {classes or 'feature'} numbers an image.")

@@ -431,7 +431,7 @@ def test_named_parts_are_frozen_and_the_rest_learns(ready):
 def test_statistics_of_frozen_normalisation_stand_still(kind, ready):
     network = ready(kind, train_only=[LAST[kind], "head"])
     before = {name: value.clone() for name, value in network.named_buffers() if "running" in name}
-    train_mode(network)
+    assert network.training
     network(torch.randn(4, 3, 32, 32))
     moved = {name for name, value in network.named_buffers() if "running" in name and not value.equal(before[name])}
     assert moved == {name for name in before if name.startswith(LAST[kind])}
