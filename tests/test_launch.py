@@ -40,7 +40,8 @@ def run(command: list[str], n: int = 2, *line: str) -> int:
 
 
 def background(command: list[str], n: int = 2) -> "subprocess.Popen[str]":
-    code = "import sys; from instar.engine import launch as l; sys.exit(l.ranks([], int(sys.argv[1]), command=sys.argv[2:]))"
+    code = "import sys; from instar.engine import launch; n, *command = sys.argv[1:]\n"
+    code += "sys.exit(launch.ranks([], int(n), command=command))"
     return subprocess.Popen(
         [sys.executable, "-c", code, str(n), *command],
         env=CLEAN,

@@ -66,6 +66,7 @@ class Ranks:
     """Processes that form a world."""
 
     def __init__(self, context: Any, n: int, function: Any, arguments: Any, folder: Path, environ: dict[str, str]):
+        self._folder = folder
         self._pipes: list[Connection] = []
         self._processes = []
         launch = uuid.uuid4().hex
@@ -82,10 +83,22 @@ class Ranks:
     def pid(self, rank: int) -> int:
         return int(self._processes[rank].pid)
 
-    def first(self, rank: int, seconds: float = 30.0) -> Any:
-        """The next thing this rank sends by `tell`."""
-        assert self._pipes[rank].poll(seconds), f"rank {rank} said nothing for {seconds} s"
-        return self._pipes[rank].recv()
+    def has_ended(self, rank: int) -> bool:
+        return self._processes[rank].exitcode is not None
+
+    def file(self, name: str) -> str:
+        return (self._folder / name).read_text()
+
+    def printed(self) -> list[str]:
+        """What each rank wrote to standard error."""
+        return [(self._folder / f"stderr.{rank}").read_text() for rank in range(len(self._processes))]
+
+    def wait_for(self, name: str, seconds: float = 30.0) -> None:
+        """Wait until every rank has made the file `name.RANK` in the run folder."""
+        end = time.monotonic() + seconds
+        while not all((self._folder / f"{name}.{rank}").exists() for rank in range(len(self._processes))):
+            assert time.monotonic() < end, f"not every rank got to {name!r} within {seconds} s"
+            time.sleep(0.01)
 
     def wait(self, seconds: float = 40.0) -> list[Outcome]:
         """The outcomes of all ranks; fails the test where one is still there after `seconds`."""
@@ -112,7 +125,9 @@ class Ranks:
 
 
 def _rank(environ: dict[str, str], folder: Path, function: Any, arguments: Any, pipe: Connection) -> None:
-    os.environ.update(environ)
+    os.environ.update(environ, FOLDER=str(folder))
+    folder.mkdir(exist_ok=True)
+    os.dup2(os.open(folder / f"stderr.{environ['INSTAR_RANK']}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     import torch
 
     from instar.engine import world as worlds
