@@ -6,6 +6,7 @@ Read top to bottom: predict, score, write the page, compare.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
@@ -47,16 +48,11 @@ def evaluate(
     tick         told the rows done so far
     Raises RunError or CheckpointError where there is nothing to evaluate, DataError where the split has no rows.
     """
-    from instar.engine import world as worlds
-
-    experiment, manifest = experiments.load(run.path), _manifest(run)
-    if world is None:
-        from instar.engine import planning
-
-        device = planning.device_of((site or Site()).device)
-        with worlds.join(worlds.Place(), folder=run.path, device=device) as alone:
-            return evaluate(run, split=split, checkpoint=checkpoint, site=site, world=alone, tick=tick)
-    found = predict(run, experiment, manifest, split=split, checkpoint=checkpoint, site=site, world=world, tick=tick)
+    experiment, manifest, site = experiments.load(run.path), _manifest(run), site or Site()
+    with nullcontext(world) if world is not None else _alone(run, site) as together:
+        found = predict(
+            run, experiment, manifest, split=split, checkpoint=checkpoint, site=site, world=together, tick=tick
+        )
     if found is None:
         return {}
     stored.write(found, run.predictions(split))
@@ -75,7 +71,7 @@ def predict(
     *,
     split: str,
     checkpoint: str,
-    site: Site | None,
+    site: Site,
     world: Any,
     tick: Callable[[int], None],
 ) -> Predictions | None:
@@ -86,15 +82,14 @@ def predict(
     rows = manifest.rows(split)
     if not len(rows):
         raise DataError(f"{run.name} has no {split} rows. Evaluate {' or '.join(_filled(manifest)) or 'another run'}.")
-    here = site or Site()
-    plan = planning.plan(experiment, manifest, here, devices=world.size)
+    plan = planning.plan(experiment, manifest, site, devices=world.size)
     found = _checkpoint(run, checkpoint)
     learner = build.learner(experiment, plan)
     learner.module.load_state_dict(found.files.get("ema", found.files["model"]))
     reader = build.reader(experiment, manifest)
     columns = engine.split(
         learner,
-        partial(loaders.eval_stream, reader, batch=plan.micro, workers=plan.workers, timeout=here.timeout.seconds),
+        partial(loaders.eval_stream, reader, batch=plan.micro, workers=plan.workers, timeout=site.timeout.seconds),
         rows,
         precision=plan.precision,
         world=world,
@@ -249,6 +244,14 @@ def _ahead(below: Run, above: Run, split: str) -> tuple[float, float, float] | N
     now_N = second.correct_N[second.known_N]
     gained, lost = int((now_N & ~before_N).sum()), int((before_N & ~now_N).sum())
     return (gained - lost) / max(1, len(now_N)), *intervals.difference(gained, lost, len(now_N))
+
+
+def _alone(run: Run, site: Site) -> Any:
+    """A world of this process only, whatever launcher it runs under: the other ranks of a training may have gone."""
+    from instar.engine import planning
+    from instar.engine import world as worlds
+
+    return worlds.join(worlds.Place(), folder=run.path, device=planning.device_of(site.device))
 
 
 def _manifest(run: Run) -> Manifest:

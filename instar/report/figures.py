@@ -79,7 +79,7 @@ def chart(block: Chart) -> str:
         for mark in block.marks:
             _mark(axes, mark)
         axes.set_xlabel(block.x_name)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=axes.get_xlim()[1] > 2))
         if block.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=_decimals(axes), symbol=" %"))
         return _svg(figure, block.title)

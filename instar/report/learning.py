@@ -30,7 +30,7 @@ def charts(
     marks = interruptions(attempts, epoch_samples)
     best = best_point(metrics, metric, mode)
     made = [
-        _chart("Loss", (_line("train", train, "loss"), _line("validation", val, "loss", style="second")), marks),
+        _loss_chart(train, val, marks, best if metric == "loss" else None),
         _metric_chart(val, metric, marks, best),
         _chart("Learning rate", (_line("rate", train, "lr", style="faint"),), marks, short=True),
         _chart("Images per second", (_line("rate", train, "images_per_second", style="faint"),), marks, short=True),
@@ -71,6 +71,12 @@ def numbers(metrics: Sequence[Point], metric: str, mode: str) -> Table:
         numeric=frozenset(map(_title, columns)),
         shown=0,
     )
+
+
+def _loss_chart(train: Sequence[Point], val: Sequence[Point], marks: tuple[Mark, ...], best: Point | None) -> Chart:
+    if best is not None:
+        marks = (*marks, Mark(best["epoch"], f"{best['loss']:.4g}", "best", y=best["loss"]))
+    return _chart("Loss", (_line("train", train, "loss"), _line("validation", val, "loss", style="second")), marks)
 
 
 def _metric_chart(val: Sequence[Point], metric: str, marks: tuple[Mark, ...], best: Point | None) -> Chart:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 SIDE = 128  # pixels of the longer side: sharp at the size of a stamp on any screen
 TINY = 64  # smaller pictures are kept as they are, pixel by pixel
-LARGEST = 200_000_000  # pixels; what is larger is a bomb or a slide, and decoding it for a stamp would take minutes
+LARGEST = 50_000_000  # pixels to decode; what is larger is a bomb or a slide, and not worth the memory for a stamp
 QUALITY = 74
 
 
@@ -54,11 +54,10 @@ def within(paths: Sequence[str | Path], *, most_bytes: int, threads: int = 4) ->
 
 
 def _made(image: Image.Image) -> Thumbnail:
-    width, height = image.size
-    if width * height > LARGEST:
+    tiny = max(image.size) <= TINY
+    image.draft("RGB", (2 * SIDE, 2 * SIDE))  # JPEG only: decodes a fraction of the pixels, and says how large that is
+    if image.width * image.height > LARGEST:
         return Thumbnail("")
-    tiny = max(width, height) <= TINY
-    image.draft("RGB", (2 * SIDE, 2 * SIDE))  # JPEG only: decodes a fraction of the pixels
     upright = ImageOps.exif_transpose(image)
     upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     return Thumbnail(_address(_visible(upright), "PNG" if tiny else "JPEG"), tiny)

@@ -39,6 +39,12 @@ def test_charts_share_their_axis_and_mark_the_best():
     assert found.charts[1].percent and found.charts[1].marks[-1].text == "80.0 %"
 
 
+def test_the_best_is_marked_on_the_loss_where_that_is_what_counts():
+    metrics = [val(1, loss=2.0), val(2, loss=1.0), val(3, loss=1.5)]
+    (chart,) = learning.charts(metrics, [], metric="loss", mode="min", epoch_samples=9).charts
+    assert (chart.title, chart.marks[-1].x, chart.marks[-1].text) == ("Loss", 2, "1")
+
+
 def test_a_run_without_validation_has_its_loss():
     metrics = [{"kind": "train", "epoch": 1.0, "loss": 0.5}]
     assert [c.title for c in learning.charts(metrics, [], metric="accuracy", mode="max", epoch_samples=9).charts] == [

@@ -55,6 +55,8 @@
   };
 
   for (const confusion of all(".confusion")) {
+    // One stop for the Tab key, not thousands; from there the arrows lead on.
+    all(".matrix a", confusion).forEach((link, index) => (link.tabIndex = index ? -1 : 0));
     confusion.addEventListener("click", (event) => {
       const link = event.target.closest("a[data-cell]");
       if (link) {
@@ -68,6 +70,7 @@
       const next = link && steps[event.key] && neighbour(link, steps[event.key]);
       if (!next) return;
       event.preventDefault();
+      [link.tabIndex, next.tabIndex] = [-1, 0];
       next.focus();
     });
   }
