@@ -84,7 +84,7 @@ def predict(
         raise DataError(f"{run.name} has no {split} rows. Evaluate {' or '.join(_filled(manifest)) or 'another run'}.")
     plan = planning.plan(experiment, manifest, site, devices=world.size)
     found = _checkpoint(run, checkpoint)
-    learner = build.learner(experiment, plan)
+    learner = build.learner(experiment, plan, empty=True)
     learner.module.load_state_dict(found.files.get("ema", found.files["model"]))
     reader = build.reader(experiment, manifest)
     columns = engine.split(

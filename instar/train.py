@@ -250,7 +250,7 @@ def _assemble(
 ) -> Training:
     """Everything one rank turns, at the very beginning of a training."""
     settings = experiment.train
-    learner = build.learner(experiment, plan)
+    learner = build.learner(experiment, plan, empty=bool(checkpoint.names(run.checkpoints)))
     if settings.sync_bn:
         synchronise_norms(learner.module, world)
     forward = parallel(Forward(learner), world, kind=settings.parallel, static=plan.micro >= plan.rows_per_rank)

@@ -15,11 +15,20 @@ from instar.networks import Learner
 from instar.plan import Plan
 
 
-def learner(experiment: Experiment, plan: Plan) -> Learner:
-    """The learner on its device, initialised as a function of the seed alone."""
+def learner(experiment: Experiment, plan: Plan, *, empty: bool = False) -> Learner:
+    """The learner on its device, initialised as a function of the seed and of given weights alone.
+
+    empty   its weights come from a checkpoint, so none are looked for: a node without network can go on
+    """
     torch.manual_seed(key_of((experiment.seed, 3)) >> 1)
-    model = plugins.load("models", experiment.model.kind)
-    encoder = model.build(experiment.model, channels=plan.channels, classes=len(plan.classes), size=plan.size)
+    settings = experiment.model
+    if empty:
+        given = {
+            name: value for name, value in {"pretrained": False, "weights": None}.items() if hasattr(settings, name)
+        }
+        settings = settings.model_copy(update=given)
+    model = plugins.load("models", settings.kind)
+    encoder = model.build(settings, channels=plan.channels, classes=len(plan.classes), size=plan.size)
     if not experiment.augment.normalise:
         encoder = replace(encoder, mean=(0.0,) * plan.channels, std=(1.0,) * plan.channels)
     made = plugins.load("tasks", experiment.task.kind).learner(experiment.task, encoder, plan)
