@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instar.plan import Progress
+
 _PURPOSE = 0x6D6978  # "mix": keeps these draws apart from whatever else is keyed by the seed
 
 
@@ -23,6 +25,20 @@ class Mix:
 
     own: float
     centre: tuple[float, float] | None = None
+
+
+@torch.compiler.disable  # draws are numbers, and a compiler would compile every step's anew
+def mixed(
+    image_BCHW: Tensor, label_B: Tensor, progress: Progress, *, seed: int, mixup: float, cutmix: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mixed images of this step, the label_B each has besides its own, and the share (a scalar) of its own.
+
+    The images given may be changed.
+    """
+    mix = draw(seed, progress.samples, mixup=mixup, cutmix=cutmix)
+    index_B = partners(len(label_B), label_B.device)
+    image_BCHW, own = apply(image_BCHW, index_B, mix)
+    return image_BCHW, label_B[index_B], torch.full((), own, device=label_B.device)
 
 
 def draw(seed: int, samples: int, *, mixup: float, cutmix: float) -> Mix:

@@ -111,16 +111,19 @@ class Classifier(Learner):
         return summary(counts)
 
     def _mixed(self, image_BCHW: "Tensor", label_B: "Tensor", progress: "Progress") -> "dict[str, Tensor]":
+        import torch
+
         from instar.tasks import _mix
 
-        mix = _mix.draw(self._seed, progress.samples, mixup=self._settings.mixup, cutmix=self._settings.cutmix)
-        index_B = _mix.partners(len(label_B), label_B.device)
-        image_BCHW, own = _mix.apply(image_BCHW, index_B, mix)
-        logits_BK, other_B = self.module(image_BCHW), label_B[index_B]
+        settings = self._settings
+        image_BCHW, other_B, own = _mix.mixed(
+            image_BCHW, label_B, progress, seed=self._seed, mixup=settings.mixup, cutmix=settings.cutmix
+        )
+        logits_BK = self.module(image_BCHW)
         # Every loss here is linear in the label, so the loss of a mixed label is the mix of the losses.
         loss_B = own * self._loss(logits_BK, label_B, weight_K=self._weight_K)
         loss_B = loss_B + (1 - own) * self._loss(logits_BK, other_B, weight_K=self._weight_K)
-        return {"total": loss_B.mean(), "accuracy": self._count(logits_BK, label_B if own >= 0.5 else other_B)}
+        return {"total": loss_B.mean(), "accuracy": self._count(logits_BK, torch.where(own >= 0.5, label_B, other_B))}
 
     def _seen(self, image_BHWC: "Tensor") -> "Tensor":
         if self._mean_C.device != image_BHWC.device:
