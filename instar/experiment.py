@@ -1,7 +1,6 @@
 """Experiment: what is learnt from what. YAML becomes one typed, frozen value; every mistake is reported at once."""
 
 import difflib
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -179,6 +178,8 @@ def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> 
 
 def signature(experiment: Experiment) -> str:
     """A hash of everything that decides the result, in hexadecimal."""
+    import hashlib  # opens OpenSSL; a wrong recipe is told without it
+
     decisive = json.dumps(_decisive(experiment), sort_keys=True)
     return hashlib.sha256(decisive.encode()).hexdigest()
 

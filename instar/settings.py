@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from instar import documents, plugins
@@ -126,12 +125,13 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 def schema(settings: type[Settings]) -> dict[str, Any]:
     """The JSON schema of these settings, with defaults as one would write them."""
-    return settings.model_json_schema(schema_generator=_Schema)
+    from pydantic.json_schema import GenerateJsonSchema  # few commands want it, all would wait for it
 
+    class Readable(GenerateJsonSchema):
+        def encode_default(self, dft: Any) -> Any:
+            return super().encode_default(str(dft) if isinstance(dft, Span) else dft)
 
-class _Schema(GenerateJsonSchema):
-    def encode_default(self, dft: Any) -> Any:
-        return super().encode_default(str(dft) if isinstance(dft, Span) else dft)
+    return settings.model_json_schema(schema_generator=Readable)
 
 
 def dump(settings: Settings) -> str:
