@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from instar.engine import checkpoint, writer
+from instar.engine import lease as leases
 from instar.errors import Again, RunError
 
 FILES = {"model": {"weight": torch.arange(1000.0)}}
@@ -178,6 +179,22 @@ def test_who_takes_over_may_sweep_and_the_loser_says_fenced(folder, tmp_path, mo
             shutil.rmtree(path)
         checkpoints.wait()
         assert checkpoints.poll()[0].problem == "fenced"
+
+
+def test_a_takeover_counts_from_its_first_step(folder, tmp_path):
+    lease = tmp_path / "lease.json"
+    lease.write_text(json.dumps({"token": "ours"}))
+    (tmp_path / ".lease.json.after-ours").write_text(json.dumps({"token": "theirs"}))
+    with checkpoint.Checkpoints(folder, fence=(lease, "ours")) as checkpoints:
+        assert one(checkpoints).problem == "fenced"
+
+
+def test_the_lease_we_really_take_lets_us_save(folder, tmp_path):
+    with (
+        leases.acquire(tmp_path / "lease.json") as held,
+        checkpoint.Checkpoints(folder, fence=(held.path, held.token)) as checkpoints,
+    ):
+        assert one(checkpoints).problem == ""
 
 
 # --- disks ---------------------------------------------------------------------------------------------------------

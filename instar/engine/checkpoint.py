@@ -62,6 +62,7 @@ __all__ = [
 ]
 
 Problem = Literal["", "full", "fenced", "unwritable", "broken"]
+_LAST_SECONDS = 8.0
 _FILES_BESIDE = 6  # state, manifest, two pointers and what they are made from
 
 
@@ -101,7 +102,7 @@ class Checkpoints:
     """Saves the checkpoints of one training. Made in the main thread, by the one process that holds the lease.
 
     keep     how many of the newest whole checkpoints stay, beside the best one
-    fence    (lease file, token): no save becomes visible unless the JSON in that file still has this "token"
+    fence    (lease file, our token): no save becomes visible once the lease is another's
     pauses   seconds to wait before each further attempt, where the folder is read-only or has vanished
     """
 
@@ -197,8 +198,9 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Where something went wrong, a disk that hangs must not keep the news of it.
+        self.close(None if kind is None else _LAST_SECONDS)
 
     def _listen(self, seconds: float | None) -> None:
         while self._order is not None:

@@ -282,12 +282,14 @@ def _remove(path: Path) -> None:
 
 
 def _token(path: Path) -> str | None:
-    """The token in a lease file; looked at three times, in case its holder is just writing it."""
+    """The token of whoever holds the lease; looked at three times, in case the file server is slow to show it."""
+    from instar.engine import lease  # doubles the time of starting, which no save waits for later
+
     for _ in range(3):
-        try:
-            return str(json.loads(path.read_bytes())["token"])
-        except (OSError, ValueError, KeyError, TypeError):
-            time.sleep(0.05)
+        with suppress(OSError):
+            if token := lease.read(path).get("token"):
+                return str(token)
+        time.sleep(0.05)
     return None
 
 
