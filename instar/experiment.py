@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from instar import plugins, settings
-from instar.engine.augment import Augment
+from instar.augment import Augment
 from instar.errors import ConfigError
 from instar.settings import Document, Settings, Shelf, Span, Training, read
 from instar.validation import conflict, validate

@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 from scipy.stats import ks_2samp
 
+from instar.augment import PRESETS, Augment
 from instar.engine import augment
-from instar.engine.augment import PRESETS, Augment
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -149,5 +149,5 @@ def test_impossible_settings_are_refused(given, says):
 
 
 def test_reading_the_settings_loads_nothing_heavy():
-    code = "import sys, instar.engine.augment; print({'numpy', 'torch', 'PIL'} & set(sys.modules))"
+    code = "import sys, instar.augment; print({'numpy', 'torch', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

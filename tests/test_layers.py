@@ -8,11 +8,11 @@ PACKAGE = Path(__file__).parent.parent / "instar"
 # A room may import rooms of its own level or below. The file or folder directly under instar/ is the room.
 LEVELS = [
     {"errors", "__init__"},
-    {"plugins", "spans", "documents"},
+    {"plugins", "spans", "documents", "formats"},
     {"settings", "overrides", "validation", "composition"},
     # nouns
     {"run"},
-    {"experiment", "site", "manifest", "plan", "predictions", "networks"},
+    {"augment", "experiment", "site", "manifest", "plan", "predictions", "networks"},
     # machinery that knows only nouns
     {"metrics", "report"},
     # shelves
@@ -37,7 +37,7 @@ DOORS = {
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
-         "experiment", "site", "plan", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
+         "augment", "formats", "experiment", "site", "plan", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "pyarrow", "sklearn", "matplotlib", "PIL", "hydra", "safetensors"}
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from instar.augment import Augment
 from instar.engine import pixels
-from instar.engine.augment import Augment, View, evaluation
+from instar.engine.augment import View, evaluation
 from instar.engine.pixels import BadImage, Form
 
 with warnings.catch_warnings():
