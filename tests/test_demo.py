@@ -20,7 +20,7 @@ def test_every_digit_is_a_picture_in_the_folder_of_its_class(made):
     assert {file.parent.name for file in files} == set("0123456789")
     image = Image.open(made.digits / str(bunch.target[42]) / "0042.png")
     assert image.mode == "L"
-    assert np.array_equal(np.round(np.asarray(image) * 16 / 255), bunch.images[42])
+    assert np.array_equal(np.round(np.asarray(image) / 255 * 16), bunch.images[42])
 
 
 def test_doing_it_again_changes_nothing(made):
