@@ -86,6 +86,8 @@ def test_memory_order_and_sharing_do_not_matter(folder):
         "tied.a": tied,
         "tied.b": tied,
         "overlap": tied.T,
+        "conjugate": torch.tensor([1 + 2j, 3 - 4j]).conj(),
+        "negative": torch.tensor([1 + 2j, 3 - 4j]).conj().imag,
     }
     with checkpoint.Checkpoints(folder) as checkpoints:
         checkpoints.save({"model": model}, {}, samples=1)
@@ -155,6 +157,15 @@ def test_tensors_may_change_their_names_and_grow(folder):
             read = checkpoint.load(folder).files["model"]
             assert read.keys() == {f"w{size}"}
             assert torch.equal(read[f"w{size}"], torch.full((size,), 2.0))
+
+
+def test_memory_can_be_reserved_beforehand(folder):
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        checkpoints.reserve(5_000_000)
+        before = checkpoints._memory._mapped
+        checkpoints.save({"model": {"w": torch.ones(1_000_000)}}, {}, samples=1)
+        assert checkpoints._memory._mapped is before
+    assert checkpoint.load(folder).files["model"]["w"].sum() == 1_000_000
 
 
 def test_the_newest_and_the_best_are_kept(folder):

@@ -131,6 +131,14 @@ class Checkpoints:
         self._restarted = False
         self._finished: list[Saved] = []
 
+    def reserve(self, bytes: int) -> None:
+        """Have the memory ready, so that the first save waits no longer than the others; an estimate will do.
+
+        Raises CheckpointError where there is not so much memory.
+        """
+        if self._memory.reserve(bytes):
+            self._start_writer()
+
     def save(self, files: Files, state: dict[str, Any], *, samples: int, best: bool = False) -> None:
         """Copy the state and hand it to the writer; returns when the tensors may change again.
 
@@ -157,8 +165,7 @@ class Checkpoints:
         if missing:
             self._finish({"problem": "full", "reason": missing})
             return
-        if self._memory.reserve(layout.bytes + len(text)):
-            self._start_writer()
+        self.reserve(layout.bytes + len(text))
         faults.point("save.copy")
         self._memory.copy(files, layout)
         self._memory.put(layout.bytes, text)

@@ -20,6 +20,8 @@ _GROWTH = 1 << 21
 _PIECE = 4 << 20
 _THREADS = 4
 
+_PLAIN = (Tensor, torch.nn.Parameter)  # others, such as distributed tensors, need not have bytes of their own
+
 Move = tuple[int, int, int]  # to, from, bytes
 
 
@@ -65,7 +67,7 @@ class SharedMemory:
         on_device = set()
         for slot, target in zip(layout.slots, self._slots, strict=True):
             source = files[slot.file][slot.name]
-            if source.is_cpu and source.is_contiguous():
+            if source.is_cpu and source.is_contiguous() and type(source) in _PLAIN and not _is_lazy(source):
                 moves.append((self._address + slot.offset, source.data_ptr(), slot.bytes))
             else:
                 target.copy_(source.detach(), non_blocking=source.is_cuda)
@@ -100,6 +102,11 @@ class SharedMemory:
         self._layout, self._slots, self._pinned = None, [], False
         # The mapping goes when its last view goes.
         self._base_N, self._mapped, self.bytes = torch.empty(0, dtype=torch.uint8), None, 0
+
+
+def _is_lazy(tensor: Tensor) -> bool:
+    """Whether its numbers are not its bytes, but their conjugate or negative."""
+    return tensor.is_conj() or tensor.is_neg()
 
 
 def _move_all(moves: list[Move]) -> None:
