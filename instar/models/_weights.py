@@ -2,7 +2,7 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,26 +132,23 @@ def _few(names: list[str]) -> str:
 
 
 def _file_in(path: Path) -> Path:
+    if not path.exists():
+        raise WeightsError(f"model.weights: {path} does not exist.")
     if not path.is_dir():
-        if not path.exists():
-            raise WeightsError(f"model.weights: {path} does not exist.")
         return path
-    if (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    return _best_of(path)
+    for folder in (path, *_checkpoints_of(path)):
+        # Where weights were averaged, the averages are what was evaluated.
+        for name in ("ema.safetensors", "model.safetensors"):
+            if (folder / name).is_file():
+                return folder / name
+    raise WeightsError(f"model.weights: {path} is a folder without a saved checkpoint; give a run folder or a file.")
 
 
-def _best_of(run: Path) -> Path:
-    checkpoints = run / "checkpoints"
-    for pointer in ("best", "latest"):
-        try:
-            name = (checkpoints / pointer).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        file = checkpoints / Path(name).name / "model.safetensors"
-        if file.is_file():
-            return file
-    raise WeightsError(f"model.weights: {run} is a folder without a saved checkpoint; give a run folder or a file.")
+def _checkpoints_of(run: Path) -> Iterator[Path]:
+    """The best checkpoint of a run, and its newest, as far as they are there."""
+    for pointer in (run / "checkpoints" / "best", run / "checkpoints" / "latest"):
+        if pointer.is_file():
+            yield pointer.parent / Path(pointer.read_text(encoding="utf-8").strip()).name
 
 
 def _read_pickle(file: Path, *, trust: bool) -> dict[str, Tensor]:

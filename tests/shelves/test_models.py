@@ -245,6 +245,9 @@ def test_weights_of_an_earlier_run_are_those_of_its_best_checkpoint(tmp_path):
     saved(run / "checkpoints" / "00001280", built("timm").network.state_dict())
     (run / "checkpoints" / "best").write_text("00000640\n")
     assert torch.equal(bits(built("timm", weights=str(run)).network), bits(source))
+    averaged = built("timm").network
+    saved(run / "checkpoints" / "00000640", averaged.state_dict(), "ema.safetensors")
+    assert torch.equal(bits(built("timm", weights=str(run)).network), bits(averaged))
 
 
 def test_what_does_not_fit_is_listed_and_the_rest_is_loaded(tmp_path):
