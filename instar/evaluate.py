@@ -87,9 +87,20 @@ def predict(
     learner = build.learner(experiment, plan, empty=True)
     learner.module.load_state_dict(found.files.get("ema", found.files["model"]))
     reader = build.reader(experiment, manifest)
+
+    def note_bad(row: int, reason: str) -> None:
+        run.log_event("bad_sample", rank=world.rank, split=split, row=row, path=manifest.ids[row], reason=reason)
+
     columns = engine.split(
         learner,
-        partial(loaders.eval_stream, reader, batch=plan.micro, workers=plan.workers, timeout=site.timeout.seconds),
+        partial(
+            loaders.eval_stream,
+            reader,
+            batch=plan.micro,
+            workers=plan.workers,
+            timeout=site.timeout.seconds,
+            on_bad=note_bad,
+        ),
         rows,
         precision=plan.precision,
         world=world,
@@ -97,6 +108,8 @@ def predict(
     )
     if not columns:
         return None
+    # A row that cannot be read comes back without its label, so that no score counts it.
+    unreadable = int(((columns["label"] < 0) & (manifest.targets[columns["row"]] >= 0)).sum())
     return Predictions(
         ids=[manifest.ids[row] for row in columns["row"].tolist()],
         paths=[str(manifest.path(row)) for row in columns["row"].tolist()],
@@ -109,6 +122,7 @@ def predict(
             "checkpoint": found.name,
             "samples": found.samples,
             "manifest": manifest.hash,
+            "unreadable": unreadable,
             "parameters": sum(weight.numel() for weight in learner.module.parameters()),
         },
     )

@@ -72,6 +72,20 @@ def test_the_size_of_a_batch_changes_no_prediction(trained, tmp_path, monkeypatc
     np.testing.assert_allclose(parts.probability_NK, whole.probability_NK, atol=1e-6)
 
 
+def test_an_image_that_is_torn_by_now_is_named_and_not_scored(tmp_path):
+    from tests.fakes.training import train
+
+    run = train(tmp_path, train__epochs=1).run
+    rows = manifest.read(run.manifest_file)
+    torn = rows.path(int(rows.rows("test")[0]))
+    torn.write_bytes(torn.read_bytes()[:40])
+    scores = evaluate.evaluate(run, site=HERE)
+    assert scores["unlabelled"] == scores["about"]["unreadable"] == 1
+    assert scores["rows"] == len(rows.rows("test")) - 1
+    (event,) = [event for event in run.events() if event["event"] == "bad_sample"]
+    assert torn.name in event["path"] and "1 images could not be read" in run.report.read_text()
+
+
 def test_what_cannot_be_evaluated_is_said(trained, tmp_path):
     with pytest.raises(RunError, match=r"manifest\.parquet is missing"):
         evaluate.evaluate(made.run(tmp_path), site=HERE)

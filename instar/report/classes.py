@@ -61,13 +61,14 @@ def _share(
     return Number(name, text, note, value, tuple(interval) if interval else None, chance)
 
 
-def left_out(scores: Mapping[str, Any]) -> list[Note]:
+def left_out(predictions: Predictions, scores: Mapping[str, Any]) -> list[Note]:
     """What the scores do not speak of, or cannot."""
     notes = []
-    if scores["unlabelled"]:
-        notes.append(
-            Note(f"{scores['unlabelled']} rows have no label: they are predicted, and left out of every score.")
-        )
+    unreadable = int(predictions.meta.get("unreadable", 0))
+    if unreadable:
+        notes.append(Note(f"{unreadable} images could not be read. events.jsonl names them; no score counts them."))
+    if unlabelled := scores["unlabelled"] - unreadable:
+        notes.append(Note(f"{unlabelled} images have no label: they are predicted, and no score counts them."))
     if scores["rows"] and scores["accuracy"] == 1:
         # Hanley & Lippman-Hand 1983: with no failure in n, 3/n is the upper end at 95 %.
         most = min(1.0, 3 / scores["rows"])

@@ -65,9 +65,9 @@ def result_sentence(scores: Document, split: str, best: Document | None, metric:
     """How well it did, for the methods section."""
     if not scores:
         return ""
-    chosen = (
-        f"The checkpoint with the best validation {metric} (epoch {best['epoch']:g}) reached" if best else "It reached"
-    )
+    about = scores.get("about") or {}
+    is_best = best is not None and about.get("samples") in (None, best.get("samples"))
+    chosen = f"The checkpoint with the best validation {metric} (epoch {best['epoch']:g})" if best and is_best else "It"
     name = "accuracy" if "accuracy" in scores else metric
     interval = (scores.get("intervals") or {}).get(name)
     spread = (
@@ -78,7 +78,7 @@ def result_sentence(scores: Document, split: str, best: Document | None, metric:
     where = {"test": "held-out test", "val": "validation"}.get(split, split)
     macro = f" and a macro F1 of {scores['macro_f1']:.3f}" if "macro_f1" in scores else ""
     value = f"{100 * scores[name]:.1f} %" if name in scores else "no score"
-    return f"{chosen} {value} {name}{spread}{macro} on the {where} split of {scores.get('rows', 0)} images. "
+    return f"{chosen} reached {value} {name}{spread}{macro} on the {where} split of {scores.get('rows', 0)} images. "
 
 
 def _learning(

@@ -193,7 +193,7 @@ def sections(predictions: "Predictions", scores: Mapping[str, Any]) -> "list[Sec
     names = predictions.classes
     confusion_KK = confusion(predictions.label_N, predictions.prediction_N, len(names))
     mistakes, doubtful, notes = show.galleries(predictions)
-    found: list[Section] = [Section("", (show.headline(scores, len(names)), *show.left_out(scores)))]
+    found: list[Section] = [Section("", (show.headline(scores, len(names)), *show.left_out(predictions, scores)))]
     if scores["rows"]:
         found += [
             Section("Classes", (show.per_class(confusion_KK, names),), show.CLASSES_LEAD),

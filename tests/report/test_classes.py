@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,13 @@ def test_unlabelled_rows_are_in_no_gallery_and_are_told_of():
     predictions = made([-1, 0], [[0.1, 0.9], [0.1, 0.9]])
     mistakes, doubtful, _ = classes.galleries(predictions)
     assert [picture.name for picture in mistakes.pictures] == ["1.png"] and doubtful.pictures == ()
-    assert "1 rows have no label" in classes.left_out(classification.scores(predictions))[0].text
+    assert "1 images have no label" in classes.left_out(predictions, classification.scores(predictions))[0].text
+
+
+def test_unreadable_rows_are_not_called_unlabelled():
+    predictions = replace(made([-1, 0], [[0.1, 0.9], [0.1, 0.9]]), meta={"unreadable": 1})
+    (note,) = classes.left_out(predictions, classification.scores(predictions))
+    assert "1 images could not be read" in note.text
 
 
 def test_a_page_says_which_pictures_are_gone(monkeypatch):
@@ -76,8 +84,8 @@ def test_a_full_page_says_what_it_leaves_out(monkeypatch):
 
 
 def test_nothing_wrong_is_no_proof_of_perfection():
-    scores = classification.scores(made([0, 1], [[0.9, 0.1], [0.1, 0.9]]))
-    assert "rule of three" in classes.left_out(scores)[0].text
+    predictions = made([0, 1], [[0.9, 0.1], [0.1, 0.9]])
+    assert "rule of three" in classes.left_out(predictions, classification.scores(predictions))[0].text
 
 
 def test_bars_begin_with_the_worst_and_end_with_classes_without_rows():
