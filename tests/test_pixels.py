@@ -237,7 +237,7 @@ def test_a_picture_of_several_as_phones_make_them_shows_the_first(tmp_path):
         ("empty", "empty file, 0 bytes"),
         ("text", "not an image that is read here"),
         ("truncated", "truncated"),
-        ("header only", "[Tt]runcated"),
+        ("header only", "truncated"),
         ("postscript", "not an image that is read here"),
         ("bomb", "more pixels than may be decoded"),
         ("large", "pixels .*more than may be decoded|more pixels than may be decoded"),

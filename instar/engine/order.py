@@ -79,6 +79,12 @@ class Order:
                 row_N[here], repeat_N[here] = self._by_quota(shuffled_M, int(epoch))
         return Draw(row_N, epoch_N, repeat_N)
 
+    def companions(self, row: int) -> np.ndarray:
+        """The training rows of that row's class, itself among them. Looks through all rows: for the rare bad sample."""
+        place = int(np.flatnonzero(self._rows_R == row)[0])
+        number = int(np.searchsorted(self._row_starts_K, place, side="right")) - 1
+        return self._rows_R[self._row_starts_K[number] :][: self._sizes_K[number]]
+
     def _by_quota(self, draw_M: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         class_M = np.searchsorted(self._quota_ends_K, draw_M, side="right")
         quota_M, size_M = self._quotas_K[class_M], self._sizes_K[class_M]

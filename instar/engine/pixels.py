@@ -154,7 +154,8 @@ def problems_named() -> Iterator[None]:
         raise BadImage(f"its header says more pixels than may be decoded ({MOST_PIXELS:,})") from error
     except Exception as error:
         text = str(error) or type(error).__name__
-        raise BadImage(text if "truncated" in text.lower() else f"cannot be decoded: {text}") from error
+        torn = "truncated" in text.lower()
+        raise BadImage("truncated: its end is missing" if torn else f"cannot be decoded: {text}") from error
 
 
 def _ready(image: Image.Image) -> int:

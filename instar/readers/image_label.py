@@ -77,6 +77,10 @@ class Reader:
         image = _patiently(lambda: pixels.read(self._manifest.path(row), choose, self._form))
         return {"image": image, "label": int(self._manifest.targets[row])}
 
+    def name(self, row: int) -> str:
+        """The file of a row, for messages."""
+        return str(self._manifest.path(row))
+
 
 def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:
     """A reader of the manifest's rows. view: how images are varied, and the size they become."""
