@@ -31,7 +31,10 @@ def forks() -> Iterator[Any]:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "instar.engine.world", "instar.engine.watchdog"])
+    # Optimisers import torch._dynamo when they are made, which takes seconds.
+    context.set_forkserver_preload(
+        ["instar.engine.watchdog", "instar.engine.syncnorm", "torch._dynamo", "torch.distributed.fsdp"]
+    )
     yield context
 
 
