@@ -95,6 +95,21 @@ def test_a_rank_that_does_not_listen_is_killed_within_ten_seconds(script, capfd,
     assert "rank 1 of 2" in (err := capfd.readouterr().err) and "left with code 3" in err
 
 
+def test_a_rank_that_stops_in_good_order_leaves_the_others_time_to_save(script, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(launch, "_GRACE_SECONDS", 0.2)
+    command = script("""
+        from instar.errors import Again
+        if rank == 0:
+            time.sleep(1.0)
+            print("saved")
+        reports.say(reports.of(Again("signal SIGTERM"), rank))
+        sys.exit(75)
+    """)
+    assert run(command) == 75
+    out, err = capfd.readouterr()
+    assert out == "saved\n" and err == "stopped  signal SIGTERM\n"
+
+
 def test_a_mistake_of_the_users_is_told_once_though_every_rank_makes_it(script, capfd) -> None:
     command = script("""
         error = DataError("no images in /data")
@@ -208,6 +223,7 @@ def test_ranks_are_not_started_inside_ranks(script) -> None:
 
 # --- what all ranks together mean -----------------------------------------------------------------------------------
 
+STOPPED = Report("failed", 1, (1,), 75, "signal SIGTERM", at=0.5)
 LOST = Report("lost", 0, (1,), 75, "rank 1 went silent", at=9.0)
 CRASH = Report("failed", 1, (1,), 1, "Traceback", at=2.0)
 MISTAKE = Report("failed", 0, (0,), 65, "no such folder", at=1.0)
@@ -224,6 +240,8 @@ MISTAKE = Report("failed", 0, (0,), 65, "no such folder", at=1.0)
         ([(1, 3.0), (1, 2.0)], [CRASH], 1, CRASH),
         ([(65, 1.0), (65, 2.0)], [CRASH, MISTAKE], 65, MISTAKE),
         ([(0, 1.0), (4, 2.0)], [], 4, None),
+        ([(75, 1.0), (75, 2.0)], [STOPPED], 75, STOPPED),
+        ([(65, 1.0), (75, 2.0)], [STOPPED, MISTAKE], 65, MISTAKE),
     ],
 )
 def test_the_first_failure_decides(ends, told, code, shown) -> None:

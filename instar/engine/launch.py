@@ -111,7 +111,8 @@ class End:
 
 def verdict(ends: Sequence[End], told: Sequence[Report]) -> tuple[int, Report | None]:
     """The exit code of all ranks together, and the one report worth reading, if there is one."""
-    failed = sorted((report for report in told if report.kind == "failed"), key=lambda report: report.at)
+    # A rank that stopped in good order is no cause where another one failed.
+    failed = sorted((each for each in told if each.kind == "failed"), key=lambda each: (each.code == AGAIN, each.at))
     if failed:
         return failed[0].code, failed[0]
     others = sorted(told, key=lambda report: report.at)
@@ -162,6 +163,11 @@ class _Rank:
     def reports(self) -> list[Report]:
         whole = self._told[: self._told.rfind(b"\n") + 1]
         return [reports.from_json(line) for line in whole.decode().splitlines()]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it told of a failure; one that stopped in good order leaves the others their time to save."""
+        return any(report.kind != "failed" or report.code != AGAIN for report in self.reports)
 
     def read(self, pipe: int) -> bool:
         """Take what is there; False at its end."""
@@ -225,7 +231,7 @@ def _see_to_the_end(started: list[_Rank], waiting: list[int]) -> None:
             _read(selector, _TURN_SECONDS)
             for rank in started:
                 rank.look()
-            if failed_at is None and any(rank.end.is_bad or rank.reports for rank in started):
+            if failed_at is None and any(rank.end.is_bad or rank.has_failed for rank in started):
                 failed_at = time.monotonic()
                 for rank in started:
                     rank.end_it()
