@@ -1,4 +1,4 @@
-"""Augment: the settings of how a training image is varied, and presets of them. `engine/augment.py` draws by them.
+"""Augment: the settings of how a training image is varied, and presets of them. `readers/_views.py` draws by them.
 
 Definitions and ranges are torchvision's, https://docs.pytorch.org/vision/stable/transforms.html
 """

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from instar.engine import headers, listing, pixels, split, tables
+from instar.engine import headers, listing, split, tables
 from instar.engine.headers import Headers
 from instar.engine.listing import NOT_UTF8, Listing, named
 from instar.errors import DataError
 from instar.experiment import Data, Split
 from instar.manifest import SCHEMA, SPLITS, Manifest, Skipped
+from instar.readers import _pixels as pixels
 
 _SHOWN = 5
 

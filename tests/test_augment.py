@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from scipy.stats import ks_2samp
 
 from instar.augment import PRESETS, Augment
-from instar.engine import augment
+from instar.readers import _views
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -34,7 +34,7 @@ def alike(ours, theirs) -> bool:
 def test_random_areas_are_torchvisions_random_resized_crops(width, height):
     scale, ratio = (0.2, 1.0), (3 / 4, 4 / 3)
     draw, image = generator(), torch.empty(3, height, width)
-    ours = [augment.random_area(width, height, scale=scale, ratio=ratio, draw=draw) for _ in range(DRAWS)]
+    ours = [_views.random_area(width, height, scale=scale, ratio=ratio, draw=draw) for _ in range(DRAWS)]
     torch.manual_seed(0)
     theirs = [transforms.RandomResizedCrop.get_params(image, scale, ratio) for _ in range(DRAWS)]
     assert alike(ours, [(left, top, left + w, top + h) for top, left, h, w in theirs])
@@ -42,13 +42,13 @@ def test_random_areas_are_torchvisions_random_resized_crops(width, height):
 
 
 def test_a_random_area_that_never_fits_is_the_largest_centre_of_allowed_aspect():
-    box = augment.random_area(10, 1000, scale=(1.0, 1.0), ratio=(0.5, 2.0), draw=generator())
+    box = _views.random_area(10, 1000, scale=(1.0, 1.0), ratio=(0.5, 2.0), draw=generator())
     assert box == (0, 490, 10, 510)
 
 
 def test_random_corners_are_torchvisions_random_perspective():
     draw = generator()
-    ours = [augment.random_corners(224, 200, distortion=0.4, draw=draw) for _ in range(DRAWS)]
+    ours = [_views.random_corners(224, 200, distortion=0.4, draw=draw) for _ in range(DRAWS)]
     torch.manual_seed(0)
     theirs = [transforms.RandomPerspective.get_params(224, 200, 0.4)[1] for _ in range(DRAWS)]
     assert alike(np.reshape(ours, (DRAWS, 8)), np.reshape(theirs, (DRAWS, 8)))
@@ -56,7 +56,7 @@ def test_random_corners_are_torchvisions_random_perspective():
 
 def test_colour_adjustments_come_in_every_order_with_torchvisions_factors():
     settings, draw = Augment(brightness=0.4, contrast=0.3, saturation=1.5, hue=0.1), generator()
-    drawn = [augment.random_colour(settings, draw) for _ in range(DRAWS)]
+    drawn = [_views.random_colour(settings, draw) for _ in range(DRAWS)]
     assert len({tuple(name for name, _ in colour) for colour in drawn}) == 24
     torch.manual_seed(0)
     jitter = transforms.ColorJitter(0.4, 0.3, 1.5, 0.1)
@@ -68,7 +68,7 @@ def test_colour_adjustments_come_in_every_order_with_torchvisions_factors():
 
 def test_mirrors_perspectives_and_angles_come_as_often_as_the_preset_says():
     settings, draw = Augment(kind="butterflies"), generator()
-    views = [augment.training(settings, 300, 200, draw) for _ in range(DRAWS)]
+    views = [_views.training(settings, 300, 200, draw) for _ in range(DRAWS)]
     share = {
         "hflip": np.mean([view.hflip for view in views]),
         "vflip": np.mean([view.vflip for view in views]),
@@ -82,26 +82,26 @@ def test_mirrors_perspectives_and_angles_come_as_often_as_the_preset_says():
 @pytest.mark.parametrize("kind", PRESETS)
 def test_the_same_generator_gives_the_same_view(kind):
     settings = Augment(kind=kind)
-    views = [augment.training(settings, 90, 70, generator(seed)) for seed in (1, 1, 2)]
+    views = [_views.training(settings, 90, 70, generator(seed)) for seed in (1, 1, 2)]
     assert views[0] == views[1]
     assert (views[0] == views[2]) == (kind in ("none", "food_v1"))
 
 
 def test_one_after_the_other_of_two_views_differs_in_a_moved_crop():
     draw, settings = generator(), Augment(kind="cifar")
-    offsets = {augment.training(settings, 32, 32, draw).offset for _ in range(2000)}
+    offsets = {_views.training(settings, 32, 32, draw).offset for _ in range(2000)}
     assert offsets == {(x, y) for x in range(-4, 5) for y in range(-4, 5)}
 
 
 def test_training_without_variation_sees_what_evaluation_sees():
     settings = Augment(kind="none")
-    assert augment.training(settings, 640, 480, generator()) == augment.evaluation(settings, 640, 480)
+    assert _views.training(settings, 640, 480, generator()) == _views.evaluation(settings, 640, 480)
 
 
 @pytest.mark.parametrize("width, height", [(500, 375), (333, 500), (256, 256), (100, 80), (9, 400), (1, 1)])
 @pytest.mark.parametrize("resize, size", [(256, 224), (224, 224), (40, 33)])
 def test_the_centre_lies_in_the_image_whatever_its_size(width, height, resize, size):
-    left, top, right, bottom = augment.centre(width, height, resize=resize, size=size)
+    left, top, right, bottom = _views.centre(width, height, resize=resize, size=size)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
 

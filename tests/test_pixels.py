@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from instar.augment import Augment
-from instar.engine import pixels
-from instar.engine.augment import View, evaluation
-from instar.engine.pixels import BadImage, Form
+from instar.readers import _pixels as pixels
+from instar.readers._pixels import BadImage, Form
+from instar.readers._views import View, evaluation
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 import xxhash
 from PIL import Image
 
-from instar.engine import pixels
 from instar.engine.cores import usable_cpus
-from instar.engine.pixels import BadImage
+from instar.readers import _pixels as pixels
+from instar.readers._pixels import BadImage
 
 _AT_ONCE = 256  # files a thread takes in one go
 _EDGE = 4096  # bytes at both ends that make the fingerprint

@@ -19,7 +19,7 @@ from instar.settings import Settings as Base
 if TYPE_CHECKING:
     import numpy as np
 
-    from instar.engine.augment import Augment
+    from instar.augment import Augment
     from instar.manifest import Manifest
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -56,7 +56,7 @@ class Reader:
     """Rows of a manifest as samples. Holds no open file, so it can go to any number of worker processes."""
 
     def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment"):
-        from instar.engine.pixels import Form
+        from instar.readers._pixels import Form
 
         colour = settings.background
         background = _COLOURS[colour] if isinstance(colour, str) else colour
@@ -70,11 +70,11 @@ class Reader:
         draw   decides how the image is varied; None for what evaluation sees
         Raises BadImage where the file cannot be read.
         """
-        from instar.engine import augment, pixels
+        from instar.readers import _pixels, _views
 
-        decide = augment.evaluation if draw is None else partial(augment.training, draw=draw)
+        decide = _views.evaluation if draw is None else partial(_views.training, draw=draw)
         choose = cache(partial(decide, self._view))  # remembered, so that a second try does not draw anew
-        image = _patiently(lambda: pixels.read(self._manifest.path(row), choose, self._form))
+        image = _patiently(lambda: _pixels.read(self._manifest.path(row), choose, self._form))
         return {"image": image, "label": int(self._manifest.targets[row])}
 
     def name(self, row: int) -> str:
@@ -89,7 +89,7 @@ def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:
 
 def _patiently(read: Callable[[], "np.ndarray"]) -> "np.ndarray":
     """What `read` gives, after up to two pauses if the file system says that it is having trouble."""
-    from instar.engine.pixels import BadImage
+    from instar.readers._pixels import BadImage
 
     for pause in _PAUSES:
         try:

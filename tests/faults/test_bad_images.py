@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from instar import plugins, prepare
-from instar.engine.augment import Augment
+from instar.augment import Augment
 from instar.engine.loaders import eval_stream, train_stream
 from instar.engine.order import Order
 from instar.errors import DataError

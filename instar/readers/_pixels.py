@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from instar.engine.augment import Box, Corners, View
 from instar.errors import DataError
+from instar.readers._views import Box, Corners, View
 
 # Importing a plugin registers its format; those left out are never tried. A phone's MPO is opened as JPEG.
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)

@@ -1,4 +1,4 @@
-"""Augment: how a training image is varied. Here it is decided; `pixels` carries it out.
+"""Augment: how a training image is varied. Here it is decided; `_pixels` carries it out.
 
 Every draw is a pure function of the generator it is given, and uses its `random()` only, whose stream NumPy keeps.
 Nothing here looks at a pixel, so a view is chosen from an image's size, before anything is decoded.
