@@ -4,7 +4,6 @@ Read top to bottom: find the folder, take the lease, make or compare what stands
 """
 
 import json
-import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -21,7 +20,7 @@ from instar.engine import build, checkpoint, deadline, lease, loaders, loop, pla
 from instar.engine import optimise as optimising
 from instar.engine import world as worlds
 from instar.engine.metrics_log import MetricsLog
-from instar.engine.parallel import parallel
+from instar.engine.parallel import parallel, share_buffers
 from instar.engine.provenance import provenance
 from instar.engine.saving import restore_newest, save
 from instar.engine.standing import Standing
@@ -29,7 +28,7 @@ from instar.engine.step import Forward, Stepper
 from instar.engine.syncnorm import convert as synchronise_norms
 from instar.engine.training import Training
 from instar.engine.view import Quiet, View
-from instar.engine.watchdog import watch
+from instar.engine.watchdog import Watchdog
 from instar.engine.world import World
 from instar.errors import Again, InstarError, RunError
 from instar.experiment import Experiment
@@ -89,7 +88,7 @@ def train(
     training cannot go on.
     """
     run = locate(experiment, options)
-    place = worlds.find(os.environ)
+    place = worlds.here()
     if options.dry:
         made = manifest()
         plan = planning.plan(experiment, made, site, devices=place.world)
@@ -250,10 +249,14 @@ def _assemble(
 ) -> Training:
     """Everything one rank turns, at the very beginning of a training."""
     settings = experiment.train
-    learner = build.learner(experiment, plan, empty=bool(checkpoint.names(run.checkpoints)))
+    learner = build.learner(
+        experiment, plan, empty=bool(checkpoint.names(run.checkpoints)), told=_told(run, world, view)
+    )
+    for doubt in optimising.doubts(experiment.schedule, plan.progress(0)):
+        view.note(doubt)
     if settings.sync_bn:
         synchronise_norms(learner.module, world)
-    forward = parallel(Forward(learner), world, kind=settings.parallel, static=plan.micro >= plan.rows_per_rank)
+    forward = parallel(Forward(learner), world, kind=settings.parallel)
     if settings.compile:
         forward.compile()
     optimise = optimising.Optimise(learner.module, experiment.optim, precision=plan.precision, device=plan.device)
@@ -279,6 +282,7 @@ def _assemble(
         )
 
     def evaluate() -> dict[str, float]:
+        share_buffers(learner.module, world)
         batches = partial(loaders.eval_stream, reader, batch=stepper.micro, workers=plan.workers, timeout=timeout)
         with ema.applied() if ema is not None else nullcontext():
             columns = predict.split(
@@ -315,7 +319,7 @@ def _assemble(
         stepper=stepper,
         order=order,
         world=world,
-        watchdog=stack.enter_context(watch(world, run)),
+        watchdog=stack.enter_context(Watchdog(world, on_event=run.log_event)),
         checkpoints=checkpoints,
         metrics=metrics,
         clock=clock,
@@ -327,6 +331,17 @@ def _assemble(
         metric=settings.metric or task.METRIC,
         mode=mode,
     )
+
+
+def _told(run: Run, world: World, view: View) -> Callable[[str], None]:
+    """Says what of given weights did not fit, and keeps it."""
+
+    def told(sentence: str) -> None:
+        view.note(f"weights: {sentence}")
+        if world.rank == 0:
+            run.log_event("weights_unmatched", rank=0, reason=sentence)
+
+    return told
 
 
 def _carry_on(training: Training, experiment: Experiment, options: Options, before: Plan | None) -> Outcome:

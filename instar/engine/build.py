@@ -1,5 +1,6 @@
 """Experiment + Plan + Manifest -> the things that run: learner, reader, order, forward module."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,13 @@ from instar.networks import Learner
 from instar.plan import Plan
 
 
-def learner(experiment: Experiment, plan: Plan, *, empty: bool = False) -> Learner:
+def learner(
+    experiment: Experiment, plan: Plan, *, empty: bool = False, told: Callable[[str], None] = lambda sentence: None
+) -> Learner:
     """The learner on its device, initialised as a function of the seed and of given weights alone.
 
     empty   its weights come from a checkpoint, so none are looked for: a node without network can go on
+    told    told, one sentence each, what of given weights did not fit
     """
     torch.manual_seed(key_of((experiment.seed, 3)) >> 1)
     settings = experiment.model
@@ -29,6 +33,8 @@ def learner(experiment: Experiment, plan: Plan, *, empty: bool = False) -> Learn
         settings = settings.model_copy(update=given)
     model = plugins.load("models", settings.kind)
     encoder = model.build(settings, channels=plan.channels, classes=len(plan.classes), size=plan.size)
+    for sentence in encoder.unmatched:
+        told(sentence)
     if not experiment.augment.normalise:
         encoder = replace(encoder, mean=(0.0,) * plan.channels, std=(1.0,) * plan.channels)
     made = plugins.load("tasks", experiment.task.kind).learner(experiment.task, encoder, plan)

@@ -96,7 +96,7 @@ def _step(training: Training, batch: Batch, progress: Progress) -> None:
         )
         if training.world.size > 1:
             # The other ranks already wait for gradients that this rank never made: all leave and start again.
-            raise Again(f"out of memory on rank {rank}; the micro-batch is now {stepper.micro}") from error
+            training.watchdog.failed(Again(f"out of memory on rank {rank}; the micro-batch is now {stepper.micro}"))
         raise _SmallerBatch from error
 
 

@@ -26,8 +26,9 @@ def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int
         raise DataError(f"{manifest.root}: no row is left for training. Lower data.split.test and data.split.val.")
     counts_K = np.bincount(manifest.targets[train_rows], minlength=len(manifest.classes)).astype(np.int64)
     balance = getattr(experiment.task, "balance", "none")
-    weighted = balance == "weights"
-    quotas_K = plugins.load("balancers", "none" if weighted else balance).quotas(counts_K, int(counts_K.sum()))
+    balancer = plugins.load("balancers", balance)
+    quotas_K = balancer.quotas(counts_K, int(counts_K.sum()))
+    weights = getattr(balancer, "class_weights", None)
     epoch_samples = int(quotas_K.sum())
     batch = settings.batch
     if batch < devices:
@@ -44,7 +45,7 @@ def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int
         test_rows=len(manifest.rows("test")),
         class_counts_K=tuple(counts_K.tolist()),
         quotas_K=tuple(quotas_K.tolist()),
-        class_weights_K=tuple(_weights(counts_K).tolist()) if weighted else None,
+        class_weights_K=tuple(weights(counts_K).tolist()) if weights else None,
         epoch_samples=epoch_samples,
         total_samples=steps * batch,
         batch=batch,
@@ -57,14 +58,6 @@ def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int
         manifest_hash=manifest.hash,
         seed=experiment.seed,
     )
-
-
-def _weights(counts_K: np.ndarray) -> np.ndarray:
-    """n / (K n_c), as scikit-learn's "balanced" weights; a class without training rows has none to weigh."""
-    weights_K = np.zeros(len(counts_K))
-    present = counts_K > 0
-    weights_K[present] = counts_K.sum() / (present.sum() * counts_K[present])
-    return weights_K
 
 
 def _workers(site: Site, devices: int) -> int:

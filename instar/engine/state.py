@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instar.engine import checkpoint
-from instar.engine.parallel import full_state, load_full_state
+from instar.engine.parallel import full, full_state, load_full_state
 from instar.engine.standing import Standing
 from instar.engine.step import Stepper
 from instar.engine.world import World
@@ -29,11 +29,11 @@ def capture(stepper: Stepper, standing: Standing, world: World, *, metrics_bytes
     counts = {name: world.sum(count.detach().cpu().clone()) for name, count in stepper.learner.counts.items()}
     files: Files = {
         "model": full_state(stepper.learner.module),
-        "optimizer": optimizer_tensors,
+        "optimizer": full(optimizer_tensors),
         "running": {"sums": world.sum(sums_WS), **{f"counts.{name}": count for name, count in counts.items()}},
     }
     if stepper.ema is not None:
-        files["ema"] = stepper.ema.state()
+        files["ema"] = full(stepper.ema.state())
     rest = {
         **asdict(standing),
         "optimizer": optimizer_rest,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from instar.engine import faults
 from instar.engine.optimise import Ema, Optimise
 from instar.engine.order import key_of
+from instar.engine.parallel import accumulating
 from instar.networks import Learner
 from instar.plan import Plan, Progress
 
@@ -88,7 +89,7 @@ class Stepper:
         rows = len(batch["row"])
         for part, last in _parts(batch, rows, self.micro):
             part_rows = len(part["row"])
-            with nullcontext() if last else _no_sync(self.forward):
+            with nullcontext() if last else accumulating(self.forward):
                 self._one(part, part_rows, progress)
         norm = self.optimise.step()
         if norm is not None:
@@ -172,9 +173,3 @@ def _parts(batch: Batch, rows: int, micro: int) -> Iterator[tuple[Batch, bool]]:
         part = slice(rows * index // count, rows * (index + 1) // count)
         cut = {name: value[part] if isinstance(value, Tensor) else value for name, value in batch.items()}
         yield cut, index == count - 1
-
-
-def _no_sync(forward: nn.Module) -> AbstractContextManager[Any]:
-    """Gradients of all but the last micro-batch stay on the rank, where the wrapper can do that."""
-    no_sync = getattr(forward, "no_sync", None)
-    return no_sync() if no_sync is not None else nullcontext()
