@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from instar.metrics.calibration import Reliability
 from instar.report.blocks import Chart, Line, Mark
@@ -71,6 +71,7 @@ def chart(block: Chart) -> str:
         # The same margins everywhere, so that charts above and beside each other line up.
         figure.subplots_adjust(left=0.135, right=0.985, top=0.985 - 0.03 / height, bottom=0.47 / height)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4 if block.short else 6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for line in block.lines:
             x, y = thinned(line)
             lonely: dict[str, Any] = {"marker": "o", "markersize": 3} if len(x) < 3 else {}
@@ -149,7 +150,7 @@ def _limits(axes: Axes, block: Chart) -> None:
         axes.set_ylim(0, 1.15 * max(values) or 1)
     elif values and block.percent:
         low, high = min(values), max(values)
-        axes.set_ylim(max(0.0, low - 0.08 * (high - low)), min(1.02, high + 0.1 * (high - low) + 0.005))
+        axes.set_ylim(max(0.0, low - 0.08 * (high - low)), min(1.02, high + 0.16 * (high - low) + 0.005))
 
 
 def _mark(axes: Axes, mark: Mark) -> None:
@@ -164,7 +165,7 @@ def _mark(axes: Axes, mark: Mark) -> None:
         mark.text,
         (mark.x, mark.y),
         textcoords="offset points",
-        xytext=(-7 if late else 7, -13),
+        xytext=(-4 if late else 4, 7),  # above: the best is a peak or a trough of its line
         ha="right" if late else "left",
         color=color,
         fontsize=9.5,

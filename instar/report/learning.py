@@ -36,7 +36,7 @@ def charts(
         _chart("Images per second", (_line("rate", train, "images_per_second", style="faint"),), marks, short=True),
     ]
     legend = [("main", "training"), ("second", "validation")]
-    legend += [("best", f"best epoch ({best['epoch']:g})")] if best else []
+    legend += [("best", f"best epoch ({epochs(best['epoch'])})")] if best else []
     legend += [("stop", "stopped or killed, and resumed")] if marks else []
     end = max((point["epoch"] for point in metrics if _finite(point.get("epoch"))), default=None)
     return Charts(tuple(replace(chart, x_end=end) for chart in made if chart.lines), tuple(legend))
@@ -63,7 +63,7 @@ def numbers(metrics: Sequence[Point], metric: str, mode: str) -> Table:
     rows = []
     for point in reversed(val):
         mark = " ★" if point is best else ""
-        rows.append((f"{point.get('epoch', 0):g}{mark}", *(_shown(point.get(name)) for name in names)))
+        rows.append((f"{epochs(point.get('epoch', 0))}{mark}", *(_shown(point.get(name)) for name in names)))
     return Table(
         tuple(_title(name) for name in columns),
         tuple(rows),
@@ -71,6 +71,11 @@ def numbers(metrics: Sequence[Point], metric: str, mode: str) -> Table:
         numeric=frozenset(map(_title, columns)),
         shown=0,
     )
+
+
+def epochs(number: float) -> str:
+    """A number of epochs as one would say it: 3, 0.5, 12.4. Batches seldom end where epochs do."""
+    return f"{number:.1f}".removesuffix(".0") if number >= 1 else f"{number:.2g}"
 
 
 def _loss_chart(train: Sequence[Point], val: Sequence[Point], marks: tuple[Mark, ...], best: Point | None) -> Chart:

@@ -83,7 +83,7 @@ def methods(experiment: Document, plan: Document, start: Document, result: str) 
         f"{plan.get('train_rows') or 0:,} of {whole:,} images ({plan.get('val_rows') or 0:,} for validation, "
         f"{plan.get('test_rows') or 0:,} for the test{_split(experiment)}) of {plan.get('size')} by "
         f"{plan.get('size')} pixels",
-        f", for {train.get('epochs')} epochs with {_optimizer(optim)}, {_schedule(schedule)} and batches of "
+        f", for {train.get('epochs', 0):g} epochs with {_optimizer(optim)}, {_schedule(schedule)} and batches of "
         f"{plan.get('batch')} images ({_loss(task)}{_balance(task)}; {plan.get('precision')} arithmetic; "
         f"seed {plan.get('seed')}). ",
         result,

@@ -14,6 +14,7 @@ from instar.report.blocks import Code, Note, Page, Quote, Section, Text
 from instar.run import Run
 
 Document = dict[str, Any]
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 def page(
@@ -67,17 +68,21 @@ def result_sentence(scores: Document, split: str, best: Document | None, metric:
         return ""
     about = scores.get("about") or {}
     is_best = best is not None and about.get("samples") in (None, best.get("samples"))
-    chosen = f"The checkpoint with the best validation {metric} (epoch {best['epoch']:g})" if best and is_best else "It"
+    chosen = (
+        f"The checkpoint with the best validation {metric} (epoch {learning.epochs(best['epoch'])})"
+        if best and is_best
+        else "It"
+    )
     name = "accuracy" if "accuracy" in scores else metric
     interval = (scores.get("intervals") or {}).get(name)
     spread = (
-        f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %, percentile bootstrap)"
+        f" (95{SPACE}% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}{SPACE}%, percentile bootstrap)"
         if interval
         else ""
     )
     where = {"test": "held-out test", "val": "validation"}.get(split, split)
     macro = f" and a macro F1 of {scores['macro_f1']:.3f}" if "macro_f1" in scores else ""
-    value = f"{100 * scores[name]:.1f} %" if name in scores else "no score"
+    value = f"{100 * scores[name]:.1f}{SPACE}%" if name in scores else "no score"
     return f"{chosen} reached {value} {name}{spread}{macro} on the {where} split of {scores.get('rows', 0)} images. "
 
 
@@ -132,8 +137,9 @@ def _lead(experiment: Document, plan: Document, metrics: Sequence[Document], bes
     done = max((float(point.get("epoch", 0)) for point in metrics), default=0.0)
     start = "pretrained" if model.get("pretrained") or model.get("weights") else "from scratch"
     text = f"{name}, {start}, on {whole:,} images of {classes} classes".replace(",", ",", 1)
-    text += f", {done:.3g} of {(experiment.get('train') or {}).get('epochs', '?')} epochs"
-    return f"{text}; best at epoch {best['epoch']:g}." if best else f"{text}."
+    asked = (experiment.get("train") or {}).get("epochs", 0)
+    text += f", {learning.epochs(min(done, asked or done))} of {asked:g} epochs"
+    return f"{text}; best at epoch {learning.epochs(best['epoch'])}." if best else f"{text}."
 
 
 def _kicker(run: Run, split: str, events: Sequence[Document]) -> str:

@@ -107,7 +107,7 @@ def bill(turns: Sequence[Attempt], plan: dict[str, Any], metrics: Sequence[Event
         pairs += [("from first to last", duration(turns[-1].end - turns[0].start))]
     pairs += [("images trained on", samples)]
     if speeds:
-        pairs += [("images per second", f"{speeds[len(speeds) // 2]:.4g} (median)")]
+        pairs += [("images per second", f"{speeds[len(speeds) // 2]:.3g} (median)")]
     devices = int(plan.get("devices") or 1)
     if plan.get("device") == "cuda":
         pairs += [("GPU-hours", f"{devices * seconds / 3600:.3g} ({devices} GPU{'s' * (devices > 1)})")]
