@@ -1,6 +1,6 @@
 """Checkpoints of timm's resnet50 with AdamW (307 MB, 803 tensors), side by side with what else one could do.
 
-    python benchmarks/checkpoint.py [--rounds 9] [--folder DISK]
+    python benchmarks/checkpoint.py [--rounds 9] [--folder DISK] [--only stall durable load]
 
 stall     what a training step waits for: state_dict, flatten and save, against one memory copy of the same bytes, DCP's
           async_save, and torch.save
@@ -34,13 +34,16 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=9)
     arguments.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    arguments.add_argument(
+        "--only", nargs="+", choices=["stall", "durable", "load"], default=["stall", "durable", "load"]
+    )
     given = arguments.parse_args()
     for quiet in ("torch.distributed", "torch.distributed.checkpoint"):
         logging.getLogger(quiet).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="torch.distributed")
     model, optimizer = training()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
-        measure(model, optimizer, Path(name), rounds_=given.rounds)
+        measure(model, optimizer, Path(name), number=given.rounds, only=given.only)
 
 
 def training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -54,7 +57,9 @@ def training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def measure(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path, *, rounds_: int) -> None:
+def measure(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path, *, number: int, only: list[str]
+) -> None:
     def state() -> dict[str, Any]:
         return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
@@ -63,38 +68,45 @@ def measure(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Pa
         ours.save()()  # memory is reserved once a run
         bytes_ = checkpoint.size(ours.files())
         print(f"{bytes_ / 1e6:.1f} MB, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        cases: dict[str, Case] = {
-            "one memory copy": memory_copy(bytes_),
-            "instar": ours.save,
-            "DCP async_save": lambda: dcp_async(state(), folder / "dcp"),
-            "torch.save": lambda: torch_save(state(), folder / "torch.pt"),
-        }
-        stall = rounds(cases, rounds=rounds_)
-        report("checkpoint stall", stall, "one memory copy", {"instar": 1.2})
-        report("checkpoint stall beside DCP async_save", stall, "DCP async_save", {"instar": 1.0})
-        report("checkpoint stall beside torch.save", stall, "torch.save", {"instar": 1 / 12})
+        if "stall" in only:
+            measure_stall(ours, state, folder, bytes_, number)
+        if "durable" in only:
+            measure_durable(ours, folder, bytes_, number)
+    if "load" in only:
+        measure_load(state, folder, number)
 
-        (folder / "source").write_bytes(os.urandom(1 << 20) * (bytes_ >> 20))
-        durable = rounds(
-            {
-                "cp and fsync": lambda: copy_and_sync(folder / "source", folder / "copy"),
-                "instar": ours.save_durably,
-            },
-            rounds=rounds_,
-        )
-        report("checkpoint durable", durable, "cp and fsync", {"instar": 1.1})
 
+def measure_stall(ours: "Ours", state: Callable[[], dict[str, Any]], folder: Path, bytes_: int, number: int) -> None:
+    cases: dict[str, Case] = {
+        "one memory copy": memory_copy(bytes_),
+        "instar": ours.save,
+        "DCP async_save": lambda: dcp_async(state(), folder / "dcp"),
+        "torch.save": lambda: torch_save(state(), folder / "torch.pt"),
+    }
+    stall = rounds(cases, rounds=number)
+    report("checkpoint stall", stall, "one memory copy", {"instar": 1.2})
+    report("checkpoint stall beside DCP async_save", stall, "DCP async_save", {"instar": 1.0})
+    report("checkpoint stall beside torch.save", stall, "torch.save", {"instar": 1 / 12})
+
+
+def measure_durable(ours: "Ours", folder: Path, bytes_: int, number: int) -> None:
+    (folder / "source").write_bytes(os.urandom(1 << 20) * (bytes_ >> 20))
+    cases: dict[str, Case] = {
+        "cp and fsync": lambda: copy_and_sync(folder / "source", folder / "copy"),
+        "instar": ours.save_durably,
+    }
+    report("checkpoint durable", rounds(cases, rounds=number), "cp and fsync", {"instar": 1.1})
+
+
+def measure_load(state: Callable[[], dict[str, Any]], folder: Path, number: int) -> None:
     torch.save(state(), folder / "torch.pt")
-    load = rounds(
-        {
-            "torch.load": lambda: forget(torch.load(folder / "torch.pt", weights_only=True)),
-            "torch.load mmap": lambda: forget(torch.load(folder / "torch.pt", weights_only=True, mmap=True)),
-            "instar": lambda: forget(checkpoint.load(folder / "ours", verify=False)),
-            "instar verified": lambda: forget(checkpoint.load(folder / "ours")),
-        },
-        rounds=rounds_,
-    )
-    report("checkpoint load", load, "torch.load", {"instar": 0.1})
+    cases: dict[str, Case] = {
+        "torch.load": lambda: forget(torch.load(folder / "torch.pt", weights_only=True)),
+        "torch.load mmap": lambda: forget(torch.load(folder / "torch.pt", weights_only=True, mmap=True)),
+        "instar": lambda: forget(checkpoint.load(folder / "ours", verify=False)),
+        "instar verified": lambda: forget(checkpoint.load(folder / "ours")),
+    }
+    report("checkpoint load", rounds(cases, rounds=number), "torch.load", {"instar": 0.1})
 
 
 class Ours:
