@@ -25,14 +25,10 @@ def learner(
     told    told, one sentence each, what of given weights did not fit
     """
     torch.manual_seed(key_of((experiment.seed, 3)) >> 1)
-    settings = experiment.model
-    if empty:
-        given = {
-            name: value for name, value in {"pretrained": False, "weights": None}.items() if hasattr(settings, name)
-        }
-        settings = settings.model_copy(update=given)
-    model = plugins.load("models", settings.kind)
-    encoder = model.build(settings, channels=plan.channels, classes=len(plan.classes), size=plan.size)
+    model = plugins.load("models", experiment.model.kind)
+    encoder = model.build(
+        experiment.model, channels=plan.channels, classes=len(plan.classes), size=plan.size, load=not empty
+    )
     for sentence in encoder.unmatched:
         told(sentence)
     if not experiment.augment.normalise:

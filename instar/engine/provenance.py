@@ -22,7 +22,7 @@ def provenance() -> dict[str, Any]:
 
     return {
         "time": round(time.time(), 3),
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(["instar", *sys.argv[1:]]),
         "folder": str(Path.cwd()),
         "instar": instar.__version__,
         "python": platform.python_version(),

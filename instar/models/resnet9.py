@@ -26,7 +26,7 @@ class Settings(Base):
     """What the logits are multiplied with."""
 
 
-def build(settings: Settings, *, channels: int, classes: int | None, size: int) -> "Encoder":
+def build(settings: Settings, *, channels: int, classes: int | None, size: int, load: bool = True) -> "Encoder":
     """The network; without `classes` it ends in its features, 4 x width of them."""
     from torch import nn
 

@@ -13,7 +13,7 @@ class Settings(Settings):
     dropout: float = 0.1
 
 
-def build(settings: Settings, *, channels: int, classes: int, size: int) -> Any:
+def build(settings: Settings, *, channels: int, classes: int, size: int, load: bool = True) -> Any:
     import torch
     from torch import nn
 
