@@ -25,6 +25,20 @@ def score(name: str, value: float) -> str:
     return percent(value) if is_share else f"{value:.3g}"
 
 
+def loss(value: float) -> str:
+    """A loss, as wide as others of its size: `1.020`, `0.034`."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def epoch(value: float, *, step: float = 0.05) -> str:
+    """How far in epochs: `3` at the first step boundary after three of them, else `3.46`.
+
+    step   how much of an epoch one step is
+    """
+    over = value - int(value + 1e-6)
+    return str(int(value + 1e-6)) if over < max(step, 1e-6) else f"{value:.2f}"
+
+
 def interval(name: str, low: float, high: float) -> str:
     """The ends of an interval of a score, without units: `[87.2, 93.3]`."""
     return f"[{score(name, low).removesuffix(' %')}, {score(name, high).removesuffix(' %')}]"

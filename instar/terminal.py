@@ -63,7 +63,7 @@ class Terminal:
         self._begun = time.monotonic()
         self._due = 0.0
         self._first: tuple[float, int] | None = None
-        self._total = self._epoch_samples = 0
+        self._total = self._epoch_samples = self._batch = 0
         self._losses: list[float] = []
         self._tail = ""
         self._drawn = False
@@ -72,7 +72,7 @@ class Terminal:
 
     def announce(self, run: Any, plan: Any, manifest: Any) -> None:
         """The data, the split, the plan and the folder, before anything takes long."""
-        self._total, self._epoch_samples = plan.total_samples, plan.epoch_samples
+        self._total, self._epoch_samples, self._batch = plan.total_samples, plan.epoch_samples, plan.batch
         if self._level == "full":
             for line in announcement(run, plan, manifest, self._experiment):
                 self._line(line)
@@ -105,7 +105,7 @@ class Terminal:
             return
         parts = [self._epochs(float(line.get("epoch", 0.0)))]
         if self._losses:
-            parts.append(f"loss {sum(self._losses) / len(self._losses):.3g}")
+            parts.append(f"loss {formats.loss(sum(self._losses) / len(self._losses))}")
         if self._metric in line:
             parts.append(f"val {score(self._metric, float(line[self._metric]))}{'*' if best else ' '}")
         parts += [part for part in (_speed(line), clock(time.monotonic() - self._begun)) if part]
@@ -134,7 +134,7 @@ class Terminal:
     def _progress(self, samples: int, now: float) -> str:
         parts = [self._epochs(samples / max(1, self._epoch_samples)), bar(samples / max(1, self._total))]
         if self._losses:
-            parts.append(f"loss {self._losses[-1]:.3g}")
+            parts.append(f"loss {formats.loss(self._losses[-1])}")
         since, before = self._first or (now, samples)
         pace = (samples - before) / (now - since) if now > since else 0.0
         if pace > 0:
@@ -142,10 +142,9 @@ class Terminal:
         return "  ".join(parts)
 
     def _epochs(self, epoch: float) -> str:
-        total = self._total / max(1, self._epoch_samples)
-        shown = f"{round(epoch)}" if abs(epoch - round(epoch)) < 0.005 else f"{epoch:.2f}"
-        whole = f"{total:.3g}" if abs(total - round(total)) > 0.05 else str(round(total))
-        return f"{shown:>{max(2, len(whole))}}/{whole}"
+        length = max(1, self._epoch_samples)
+        whole = formats.epoch(self._total / length, step=self._batch / length)
+        return f"{formats.epoch(epoch, step=self._batch / length):>{max(2, len(whole))}}/{whole}"
 
     def _draw(self, text: str) -> None:
         columns = shutil.get_terminal_size().columns
@@ -187,7 +186,7 @@ def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> 
 
 def _two(name: str, left: str, *right: str) -> str:
     """A line of two columns; the left one may be longer than its place."""
-    return f"{name:<9}{left:<58}{'   '.join(right)}".rstrip()
+    return f"{name:<9}{left:<64}   {'   '.join(right)}".rstrip()
 
 
 def _split(plan: Any, facts: dict[str, Any]) -> str:
@@ -201,7 +200,7 @@ def _split(plan: Any, facts: dict[str, Any]) -> str:
 def _work(plan: Any) -> str:
     device = f"{plan.devices} x {plan.device}" if plan.devices > 1 else plan.device
     epochs = plan.total_samples / plan.epoch_samples
-    return f"{device} {plan.precision}, batch {plan.batch}, {epochs:.4g} epochs = {count(plan.steps)} steps"
+    return f"{device} {plan.precision}, batch {plan.batch}, {epochs:.3g} epochs = {count(plan.steps)} steps"
 
 
 def _left_out(manifest: Any) -> list[str]:

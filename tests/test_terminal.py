@@ -53,12 +53,12 @@ def watched(stream, **options):
 
 def test_elsewhere_than_in_a_terminal_an_epoch_is_one_line():
     assert watched(io.StringIO()).splitlines() == [
-        "data     122 images, 2 classes, median 500x375                     2 skipped (below)   imbalance 1.6x",
+        "data     122 images, 2 classes, median 500x375                              2 skipped (below)   imbalance 1.6x",
         "split    82/8/10 = 100 + 10 + 12, seed 0, no duplicates across",
-        "plan     cpu fp32, batch 10, 12 epochs = 120 steps                 run    runs/flowers-mossy-lynx",
+        "plan     cpu fp32, batch 10, 12 epochs = 120 steps                          run    runs/flowers-mossy-lynx",
         "note     skipped broken.jpg: truncated",
         "note     skipped a\\nb.jpg: empty",
-        " 1/12  loss 1  val 71.4 %*  312 img/s (loader ceiling 330)  0:00",
+        " 1/12  loss 1.000  val 71.4 %*  312 img/s (loader ceiling 330)  0:00",
         "note     resumed at epoch 1.00",
     ]
 

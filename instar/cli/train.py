@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from instar import terminal
+from instar import formats, terminal
 from instar.cli.words import Words
 from instar.engine import deadline
 from instar.errors import DONE, ConfigError
@@ -175,20 +175,19 @@ def _finish(words: Words, outcome: Any, *, metric: str, site: "Site") -> None:
 
 def ending(run: Any, best: dict[str, Any], split: str | None, scores: dict[str, Any], *, metric: str) -> Sequence[str]:
     """The last lines of a training: how good it is, where to look, what to type next."""
-    from instar.formats import interval, one_line, score
-
     results = []
     if best:
-        results.append(f"val {score(metric, best['value'])} (epoch {best['epoch']:.3g})")
+        results.append(f"val {formats.score(metric, best['value'])} (epoch {formats.epoch(best['epoch'])})")
     if metric in scores and split == "test":
         ends = (scores.get("intervals") or {}).get(metric)
-        results.append(f"test {score(metric, scores[metric])}{f' {interval(metric, *ends)}' if ends else ''}")
+        spread = f" {formats.interval(metric, *ends)}" if ends else ""
+        results.append(f"test {formats.score(metric, scores[metric])}{spread}")
     lines = [f"best     {'   '.join(results)}"] if results else []
     page = run.report if run.report.exists() else run.path
     return [
         *lines,
-        f"look     {one_line(str(page))}",
-        f"next     instar compare {one_line(run.name)} OTHER   ·   instar runs",
+        f"look     {formats.one_line(str(page))}",
+        f"next     instar runs   ·   instar compare {formats.one_line(run.name)} OTHER",
     ]
 
 
