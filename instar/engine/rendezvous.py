@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from instar.engine import addresses
 from instar.engine.place import Place
-from instar.errors import AGAIN, InstarError
+from instar.errors import AGAIN, InstarError, RunError
 from instar.run import write_atomically
 
 Store = dist.Store
@@ -71,6 +71,7 @@ def _serve(place: Place, file: Path, timeout: float) -> Store:
     listening = addresses.listen(only_here=place.local_world == place.world)
     host, port = addresses.own(listening), listening.getsockname()[1]
     hosts = [host] if place.local_world == place.world else [*addresses.candidates(), host]
+    _check_loopback(host, port)
     # The store owns the socket from here on, so no other process can have taken the port in between.
     store = dist.TCPStore(
         host,
@@ -84,6 +85,17 @@ def _serve(place: Place, file: Path, timeout: float) -> Store:
     store.set("word", word)
     write_atomically(file, json.dumps({"launch": place.launch, "word": word, "hosts": hosts, "port": port}))
     return store
+
+
+def _check_loopback(host: str, port: int) -> None:
+    """Say it here where a container has no network at all; the store would say so on three screens."""
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise RunError(
+            f"this machine does not reach itself at {host} ({error.strerror or error}), so its ranks cannot meet. "
+            f"Bring up its loopback interface (ip link set lo up), or train with devices=1."
+        ) from error
 
 
 def _look_up(place: Place, file: Path, timeout: float) -> Store:

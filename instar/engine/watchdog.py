@@ -187,20 +187,21 @@ class Watchdog:
         """Make this the verdict, unless there is one already; returns the verdict."""
         return reports.from_json(store.compare_set("verdict", "", report.to_json()).decode())
 
-    def _bid_farewell(self, code: int, *, seconds: float) -> None:
+    def _bid_farewell(self, code: int, *, seconds: float, gone: tuple[int, ...] = ()) -> None:
         """Say that this rank leaves; rank 0, which serves the store, waits until the others have said so too."""
         if self._world.store is None:
             return
         with contextlib.suppress(dist.DistError):
             self._write(self._store, self._mark(code))
             end = time.monotonic() + seconds
-            while self._world.rank == 0 and time.monotonic() < end and self._somebody_stays():
+            while self._world.rank == 0 and time.monotonic() < end and self._somebody_stays(gone):
                 time.sleep(0.02)
 
-    def _somebody_stays(self) -> bool:
+    def _somebody_stays(self, gone: tuple[int, ...]) -> bool:
         return any(
             self._left(rank) is None and self._world.processes[rank].state() not in ("gone", "stopped")
             for rank in range(1, self._world.size)
+            if rank not in gone
         )
 
     def _left(self, rank: int) -> int | None:
@@ -263,7 +264,7 @@ class Watchdog:
             speaker = min((each for each in everybody if each not in verdict.ranks), default=0)
         if rank == speaker:
             self._speak(verdict)
-        self._bid_farewell(verdict.code, seconds=3)
+        self._bid_farewell(verdict.code, seconds=3, gone=verdict.ranks if verdict.kind == "lost" else ())
         exits.leave(verdict.code)
 
     def _leave_first(self, report: Report) -> NoReturn:
