@@ -30,8 +30,6 @@ DOORS = {
     "hydra": {"composition.py"},
     "timm": {"models/timm.py", "models/_weights.py", "models/_parts.py", "optimizers/lamb.py", "optimizers/lars.py"},
     "matplotlib": {"report/figures.py"},
-    "typer": {"cli.py", "cli/"},
-    "rich": {"terminal.py", "cli.py", "cli/"},
     "lightning": set(),
     "ray": set(),
 }

@@ -32,9 +32,18 @@ The same keys in recipes and on the command line: instar show lists them. Every 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command line; returns the exit code."""
+    """Carry out a command line; returns the exit code, except to a rank among others, which leaves with it."""
     terminal.prepare()
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    code = _guarded(list(sys.argv[1:] if arguments is None else arguments))
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        from instar.engine.exits import leave
+
+        leave(code)
+    return code
+
+
+def _guarded(arguments: list[str]) -> int:
     try:
         return _carry_out(arguments)
     except InstarError as error:
