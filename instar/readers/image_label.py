@@ -62,7 +62,10 @@ class Reader:
         background = _COLOURS[colour] if isinstance(colour, str) else colour
         self._form = Form(view.size, settings.channels, background, view.fill, settings.span)
         self._view = view
-        self._manifest = manifest
+        # A row's name straight out of Arrow's memory: ten million names are not copied into every worker.
+        self._folder = f"{manifest.root}/"
+        self._files = manifest.table["file"].combine_chunks()
+        self._targets = manifest.targets
 
     def read(self, row: int, draw: "np.random.Generator | None") -> dict[str, Any]:
         """One sample: `image`, uint8 of size x size x channels, and `label`.
@@ -74,12 +77,12 @@ class Reader:
 
         decide = _views.evaluation if draw is None else partial(_views.training, draw=draw)
         choose = cache(partial(decide, self._view))  # remembered, so that a second try does not draw anew
-        image = _patiently(lambda: _pixels.read(self._manifest.path(row), choose, self._form))
-        return {"image": image, "label": int(self._manifest.targets[row])}
+        image = _patiently(lambda: _pixels.read(self.name(row), choose, self._form))
+        return {"image": image, "label": int(self._targets[row])}
 
     def name(self, row: int) -> str:
         """The file of a row, for messages."""
-        return str(self._manifest.path(row))
+        return self._folder + self._files[row].as_py()
 
 
 def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:
