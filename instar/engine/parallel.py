@@ -6,6 +6,7 @@ first step. An uninterrupted run then adds in one order, a run resumed in betwee
 that lays out, is a step on nothing, taken at every start.
 """
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def parallel(module: nn.Module, world: World, *, kind: Literal["ddp", "fsdp"] = 
         module,
         device_ids=None if world.device.type == "cpu" else [world.device],
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,
+        **_without_buffers(),
     )
     _lay_out_buckets(wrapped)
     return wrapped
@@ -135,6 +136,12 @@ def bare(module: nn.Module) -> nn.Module:
 
 
 # --- setting up -----------------------------------------------------------------------------------------------------
+
+
+def _without_buffers() -> dict[str, Any]:
+    """The setting that keeps buffers where they are; torch 2.14 renamed it, and warns of the old name."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 def _lay_out_buckets(wrapped: DistributedDataParallel) -> None:

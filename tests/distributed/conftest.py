@@ -8,6 +8,7 @@ import os
 import time
 import traceback
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -136,6 +137,7 @@ def _rank(environ: dict[str, str], folder: Path, function: Any, arguments: Any, 
     from instar.engine import world as worlds
 
     torch.set_num_threads(1)
+    warnings.simplefilter("error")
     try:
         world = worlds.join(worlds.find(os.environ), folder=folder, timeout=20)
         pipe.send(Outcome(0, function(world, *arguments)))

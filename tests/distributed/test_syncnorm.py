@@ -73,7 +73,7 @@ def _compare(world: World, whole: nn.Module, shape: tuple[int, ...]) -> dict[str
 
 
 def far(expected: torch.Tensor, found: torch.Tensor) -> float:
-    return float((expected.double() - found.double()).abs().max())
+    return float((expected.detach().double() - found.detach().double()).abs().max())
 
 
 def test_statistics_and_gradients_are_those_of_one_process_with_all_rows(together) -> None:
