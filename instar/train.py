@@ -5,8 +5,8 @@ Read top to bottom: find the folder, take the lease, make or compare what stands
 
 import json
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,19 +16,13 @@ from instar import experiment as experiments
 from instar import manifest as manifests
 from instar import plan as plans
 from instar import plugins
-from instar.engine import build, checkpoint, deadline, lease, loaders, loop, planning, predict, rates
-from instar.engine import optimise as optimising
+from instar.engine import checkpoint, lease, loop, planning, rates
 from instar.engine import world as worlds
-from instar.engine.metrics_log import MetricsLog
-from instar.engine.parallel import parallel, share_buffers
+from instar.engine.assemble import assemble
 from instar.engine.provenance import provenance
 from instar.engine.saving import restore_newest, save
-from instar.engine.standing import Standing
-from instar.engine.step import Forward, Stepper
-from instar.engine.syncnorm import convert as synchronise_norms
 from instar.engine.training import Training
 from instar.engine.view import Quiet, View
-from instar.engine.watchdog import Watchdog
 from instar.engine.world import World
 from instar.errors import Again, InstarError, RunError
 from instar.experiment import Experiment
@@ -106,9 +100,7 @@ def train(
         if prepared is not None:
             announce(run, plan, rows)
         shown = view if view is not None and world.rank == 0 else Quiet()
-        training = _assemble(
-            run, experiment, plan, rows, site=site, world=world, writer=writer, view=shown, stack=stack
-        )
+        training = assemble(run, experiment, plan, rows, site=site, world=world, writer=writer, view=shown, stack=stack)
         return _carry_on(training, experiment, options, prepared.before if prepared else None)
 
 
@@ -235,115 +227,6 @@ def _saved(run: Run) -> Experiment:
 # --- the training --------------------------------------------------------------------------------------------------
 
 
-def _assemble(
-    run: Run,
-    experiment: Experiment,
-    plan: Plan,
-    manifest: Manifest,
-    *,
-    site: Site,
-    world: World,
-    writer: lease.Lease | None,
-    view: View,
-    stack: ExitStack,
-) -> Training:
-    """Everything one rank turns, at the very beginning of a training."""
-    settings = experiment.train
-    learner = build.learner(
-        experiment, plan, empty=bool(checkpoint.names(run.checkpoints)), told=_told(run, world, view)
-    )
-    for doubt in optimising.doubts(experiment.schedule, plan.progress(0)):
-        view.note(doubt)
-    if settings.sync_bn:
-        synchronise_norms(learner.module, world)
-    forward = parallel(Forward(learner), world, kind=settings.parallel)
-    if settings.compile:
-        forward.compile()
-    optimise = optimising.Optimise(learner.module, experiment.optim, precision=plan.precision, device=plan.device)
-    ema = optimising.Ema(learner.module, settings.ema) if settings.ema else None
-    stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank, ema=ema)
-    stepper.micro = _remembered_micro(run, plan.micro)
-    reader, order = build.reader(experiment, manifest), build.order(manifest, plan)
-    timeout = site.timeout.seconds
-    val_rows = manifest.rows("val")
-
-    def open_stream(start: int) -> Iterator[Any]:
-        return loaders.train_stream(
-            reader,
-            order,
-            start=start,
-            total=plan.total_samples,
-            batch=plan.batch,
-            rank=world.rank,
-            world=world.size,
-            workers=plan.workers,
-            seed=plan.seed,
-            timeout=timeout,
-        )
-
-    def evaluate() -> dict[str, float]:
-        share_buffers(learner.module, world)
-        batches = partial(loaders.eval_stream, reader, batch=stepper.micro, workers=plan.workers, timeout=timeout)
-        with ema.applied() if ema is not None else nullcontext():
-            columns = predict.split(
-                learner,
-                batches,
-                val_rows,
-                precision=plan.precision,
-                world=world,
-                tick=lambda done: view.evaluating(done * world.size, len(val_rows)),
-                stopping=lambda: deadline.reason(clock) is not None,
-            )
-        return task.measure(columns) if columns else {}
-
-    def set_rate(progress: Progress, standing: Standing) -> float:
-        seen = rates.through(standing.rate_policy, progress)
-        history = standing.history if mode == "max" else [-value for value in standing.history]
-        return optimising.set_rate(
-            optimise.optimizer, experiment.optim, experiment.schedule, seen, history, scale=standing.rate_scale
-        )
-
-    task = plugins.load("tasks", experiment.task.kind)
-    mode = settings.mode or task.MODE
-    checkpoints = None
-    if writer is not None:
-        fence = (run.lease_file, writer.token)
-        checkpoints = stack.enter_context(checkpoint.Checkpoints(run.checkpoints, keep=settings.keep, fence=fence))
-    clock = deadline.Clock(site.walltime.seconds if site.walltime else None)
-    metrics = MetricsLog(run.metrics_file if world.rank == 0 else None)
-    stack.callback(metrics.close)
-    return Training(
-        run=run,
-        plan=plan,
-        settings=settings,
-        stepper=stepper,
-        order=order,
-        world=world,
-        watchdog=stack.enter_context(Watchdog(world, on_event=run.log_event)),
-        checkpoints=checkpoints,
-        metrics=metrics,
-        clock=clock,
-        view=view,
-        open_stream=open_stream,
-        evaluate=evaluate if len(val_rows) else dict,
-        set_rate=set_rate,
-        describe=lambda row: manifest.ids[row],
-        metric=settings.metric or task.METRIC,
-        mode=mode,
-    )
-
-
-def _told(run: Run, world: World, view: View) -> Callable[[str], None]:
-    """Says what of given weights did not fit, and keeps it."""
-
-    def told(sentence: str) -> None:
-        view.note(f"weights: {sentence}")
-        if world.rank == 0:
-            run.log_event("weights_unmatched", rank=0, reason=sentence)
-
-    return told
-
-
 def _carry_on(training: Training, experiment: Experiment, options: Options, before: Plan | None) -> Outcome:
     """Resume from the newest save, or save the very beginning; train; leave a last word in events.jsonl."""
     run, plan, world = training.run, training.plan, training.world
@@ -380,12 +263,6 @@ def _adopt_policy(training: Training) -> None:
     chosen = [event["policy"] for event in training.run.events() if event["event"] == "rate_policy"]
     if chosen:
         training.standing.rate_policy = chosen[-1]
-
-
-def _remembered_micro(run: Run, micro: int) -> int:
-    """What fitted into memory last time, where it did not fit at first."""
-    fitted = [event["now"] for event in run.events() if event["event"] == "micro_batch"]
-    return min([micro, *fitted])
 
 
 def _factor(experiment: Experiment) -> Callable[[Progress, Sequence[float]], float]:
