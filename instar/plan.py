@@ -6,6 +6,7 @@ Legend: K classes.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from instar.errors import RunError
 
@@ -95,7 +96,8 @@ def write(plan: Plan, path: Path) -> None:
 
 def read(path: Path) -> Plan:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: the plan of this run cannot be read ({error}). Train again to make it.") from error
-    return Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    return Plan(**fields)

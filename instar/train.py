@@ -175,14 +175,14 @@ def _same_experiment(run: Run, experiment: Experiment, options: Options) -> None
 def _changed_data(run: Run, rows: Manifest, options: Options) -> None:
     old = manifests.read(run.manifest_file)
     gone, new = set(old.ids) - set(rows.ids), set(rows.ids) - set(old.ids)
-    facts = {"gone": len(gone), "new": len(new), "examples": sorted(gone)[:5] + sorted(new)[:5]}
+    examples = sorted(gone)[:5] + sorted(new)[:5]
     if not options.accept:
         raise RunError(
             f"{rows.root} changed under {run.path}: {len(gone)} images are gone and {len(new)} are new (or labels or "
-            f"splits moved), for example {', '.join(facts['examples']) or 'none by name'}. Bring the images back, "
-            f"train in a new folder, or go on with the changed data on purpose: accept=true"
+            f"splits moved), for example {', '.join(examples) or 'none by name'}. Bring the images back, train in a new "
+            f"folder, or go on with the changed data on purpose: accept=true"
         )
-    run.log_event("data_changed", rank=0, **facts)
+    run.log_event("data_changed", rank=0, gone=len(gone), new=len(new), examples=examples)
 
 
 def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan, wanted: str | None) -> None:

@@ -3,7 +3,7 @@
 Shards are unpadded, results are gathered by row number, and the union is checked before anybody may score it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from itertools import takewhile
 from typing import Any
@@ -65,7 +65,7 @@ def collect(batches: Iterable[Columns]) -> Columns:
 
 def _predicted(
     learner: Learner, batches: Iterable[Batch], precision: str, device: torch.device, tick: Callable[[int], None]
-) -> Iterator[Columns]:
+) -> Generator[Columns, None, None]:
     context = autocast(precision, device)
     was_training = learner.module.training
     learner.module.eval()

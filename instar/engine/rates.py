@@ -41,7 +41,7 @@ def choose(
     factor   the schedule: progress, history -> factor of the base rate
     Raises RunError, which says what each policy would do, where none was chosen.
     """
-    policies = {
+    policies: dict[str, dict[str, Any]] = {
         "stretch": {"kind": "stretch"},
         "tail": {"kind": "tail", "total": before},
         "restart": {"kind": "restart", "at": now.samples},
