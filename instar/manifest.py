@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from instar.errors import DataError
 
 SPLITS = ("train", "val", "test")
-NO_SPLIT = ""  # a row that no split wants: index files may leave some out
 
 SCHEMA = pa.schema(
     [

@@ -266,6 +266,19 @@ def test_a_file_that_takes_too_long_is_named(monkeypatch):
     assert not children()
 
 
+def test_a_worker_that_is_stopped_is_replaced(monkeypatch):
+    monkeypatch.setattr(workers, "_LOOK", 0.05)
+    batches, notes = stream(workers=1, timeout=0.3), []
+    seen = content([next(batches)])
+    time.sleep(0.1)  # it is ahead as far as it may be, and waits
+    os.kill(children()[0], signal.SIGSTOP)
+    for batch in batches:
+        seen += content([batch])
+        notes += batch["notes"]
+    assert seen == content(stream())
+    assert notes == ["a loader worker stopped answering; all were started again, and no batch is lost"]
+
+
 def test_a_slow_batch_is_no_hanging_file(monkeypatch):
     monkeypatch.setattr(workers, "_LOOK", 0.02)
     reader = Painter(doing=lambda row: time.sleep(0.03))

@@ -8,7 +8,7 @@ Legend: B rows of a batch, H W pixels, C channels, N rows.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,7 +63,7 @@ def train_stream(
     seed: int,
     timeout: float = 60.0,
     on_bad: Callable[[int, str], None] | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This rank's part of every batch from position `start` to `total`, one item a step.
 
     start, total   positions in samples over all ranks
@@ -88,7 +88,7 @@ def eval_stream(
     workers: int = 0,
     timeout: float = 60.0,
     on_bad: Callable[[int, str], None] | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The given rows, each once and in this order, as evaluation sees them. Items are as those of `train_stream`.
 
     A row that cannot be read is there too, named in `bad`, with label -1 (unknown, so that no score counts it) and
@@ -211,7 +211,7 @@ def _stream(
     num_workers: int,
     timeout: float,
     on_bad: Callable[[int, str], None] | None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     if steps.num == 0:
         return
     work = Work(

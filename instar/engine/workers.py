@@ -139,14 +139,13 @@ class _Pool:
         """A batch that was sent for; where its worker died, from a new one, or made here if there can be none."""
         index = number % self._num
         while number in self._sent:
-            answer = self._answer(index)
-            if answer is None:
-                self._start_again(index)
+            kind, content = self._answer(index)
+            if kind == "gone":
+                self._start_again(index, how=content)
                 self._send_ahead()
                 continue
             place = self._sent.pop(number)
             self._workers[index].waiting -= 1
-            kind, content = answer
             if kind != "made":
                 self._places.free.append(place)
                 _raise(kind, content)
@@ -154,29 +153,35 @@ class _Pool:
             return Made(self._places.lend(place, rows), scalars, bad, seconds)
         return _here(self._work, number)
 
-    def _answer(self, index: int) -> tuple[str, Any] | None:
-        """What a worker sends next; None where it is dead."""
-        pipe, waited, before = self._workers[index].pipe, 0.0, (-1, -1)
+    def _answer(self, index: int) -> tuple[str, Any]:
+        """What a worker sends next: its kind and content; "gone" and how, where the worker is."""
+        pid, pipe = self._workers[index].pid, self._workers[index].pipe
+        waited, before = 0.0, (-1, -1)
         try:
             # Time is counted in looks, not by a clock: a training that was suspended must not blame a file.
             while not pipe.poll(_LOOK):
                 now = (int(self._board[index, 0]), int(self._board[index, 1]))
                 waited = waited + _LOOK if now == before else 0.0
                 before = now
-                if now[0] >= 0 and waited >= self._timeout:
-                    raise DataError(
-                        f"{self._work.name(now[0])}: reading it takes more than {self._timeout:g} s. Is its file "
-                        f"system there? Write a longer timeout if it is only slow."
-                    )
+                if waited < self._timeout:
+                    continue
+                if now[0] < 0:  # it has work and is at no row: somebody stopped it
+                    os.kill(pid, signal.SIGKILL)
+                    _end_of(pid)
+                    return "gone", "stopped answering"
+                raise DataError(
+                    f"{self._work.name(now[0])}: reading it takes more than {self._timeout:g} s. Is its file system "
+                    f"there? Write a longer timeout if it is only slow."
+                )
             return pipe.recv()
         except (EOFError, OSError):
-            return None
+            return "gone", _end_of(pid)
 
-    def _start_again(self, index: int) -> None:
-        """Start all workers again after one died. Raises DataError where that happened only just before."""
+    def _start_again(self, index: int, *, how: str) -> None:
+        """Start all workers again after one is gone. Raises DataError where that happened only just before."""
         row = int(self._board[index, 0])
         at = f" at {self._work.name(row)}" if row >= 0 else ""
-        how = _end_of(self._workers.pop(index).pid)
+        self._workers.pop(index).pipe.close()
         if self._steady < _STEADY:
             raise DataError(
                 f"a loader worker {how}{at}, {self._steady} batches after another one. If memory is short, use fewer "

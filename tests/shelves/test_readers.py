@@ -1,0 +1,66 @@
+"""What every reader on the shelf promises."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from instar import plugins, prepare
+from instar.augment import Augment
+from instar.engine.loaders import keyed
+from instar.errors import DataError
+from instar.experiment import Data
+
+
+@pytest.fixture(params=plugins.kinds("readers"))
+def opened(request, tmp_path, monkeypatch):
+    """A reader of a kind, and the manifest of a folder of class folders it was opened on."""
+    monkeypatch.setenv("INSTAR_CACHE", str(tmp_path / "cache"))
+    for number in range(20):
+        path = tmp_path / "it's data" / f"class {number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    data = Data.model_validate({"root": tmp_path / "it's data", "reader": request.param})
+    rows = prepare.manifest(data, 0)
+    return plugins.load("readers", request.param).open(data.reader, rows, Augment(kind="food_v3", size=24)), rows
+
+
+@pytest.mark.parametrize("kind", plugins.kinds("readers"))
+def test_a_reader_says_what_it_gives_and_how_it_is_set(kind):
+    module = plugins.load("readers", kind)
+    assert module.gives
+    assert module.__doc__
+    assert module.Settings().kind == kind
+
+
+def test_a_sample_holds_what_the_reader_gives_in_one_shape_for_all_rows(opened):
+    reader, rows = opened
+    samples = [reader.read(row, keyed(0, 0, row)) for row in range(len(rows))]
+    given = plugins.load("readers", reader.__module__.rpartition(".")[2]).gives
+    assert all(set(sample) == given for sample in samples)
+    for name in given:
+        assert len({(np.shape(sample[name]), np.asarray(sample[name]).dtype) for sample in samples}) == 1
+    assert [sample["label"] for sample in samples] == rows.targets.tolist()
+
+
+def test_a_sample_is_a_function_of_the_row_and_its_generator(opened):
+    reader, _ = opened
+    once, again, otherwise = (reader.read(3, keyed(0, epoch, 3)) for epoch in (0, 0, 1))
+    assert np.array_equal(once["image"], again["image"])
+    assert not np.array_equal(once["image"], otherwise["image"])
+    assert np.array_equal(reader.read(3, None)["image"], reader.read(3, None)["image"])
+
+
+def test_a_reader_can_be_sent_to_another_process(opened):
+    reader, _ = opened
+    sent = pickle.loads(pickle.dumps(reader))
+    assert np.array_equal(sent.read(5, None)["image"], reader.read(5, None)["image"])
+
+
+def test_a_row_that_is_gone_is_a_data_error_and_has_a_name(opened):
+    reader, rows = opened
+    rows.path(4).unlink()
+    with pytest.raises(DataError):
+        reader.read(4, None)
+    assert rows.ids[4] in reader.name(4)
