@@ -233,8 +233,7 @@ def _see_to_the_end(started: list[_Rank], waiting: list[int]) -> None:
                 rank.look()
             if failed_at is None and any(rank.end.is_bad or rank.has_failed for rank in started):
                 failed_at = time.monotonic()
-                for rank in started:
-                    rank.end_it()
+                _end_the_rest(started)
             if failed_at is not None and time.monotonic() - failed_at > _GRACE_SECONDS:
                 for rank in started:
                     rank.kill()
@@ -242,6 +241,13 @@ def _see_to_the_end(started: list[_Rank], waiting: list[int]) -> None:
             pass
     for rank in started:
         rank.close()
+
+
+def _end_the_rest(started: list[_Rank]) -> None:
+    lost = {gone for rank in started for each in rank.reports if each.kind == "lost" for gone in each.ranks}
+    for rank in started:
+        # A stopped process hears no request, and the others have watched it long enough.
+        rank.kill() if rank.rank in lost else rank.end_it()
 
 
 def _read(selector: selectors.BaseSelector, seconds: float) -> int:
