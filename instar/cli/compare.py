@@ -15,7 +15,7 @@ from typing import Any
 from instar import terminal
 from instar.cli.words import Words
 from instar.errors import DONE, RunError
-from instar.formats import clock, count, interval, one_line, score, table
+from instar.formats import clock, count, epoch, interval, one_line, score, table
 
 FLAGS = ()
 THINGS = (2, 99)
@@ -61,7 +61,7 @@ def _cells(row: dict[str, Any], after: dict[str, Any] | None) -> tuple[str, ...]
         score(metric, row["value"]),
         interval(metric, *row["interval"]) if row["interval"] else "",
         _lead(behind) if behind else "",
-        f"{row['epochs']:.4g}",
+        epoch(row["epochs"]),
         clock(row["seconds"]),
         count(row["parameters"]) if row["parameters"] else "",
     )

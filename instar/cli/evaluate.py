@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from instar import terminal
-from instar.cli.words import Words
+from instar.cli.words import Words, to_type
 from instar.errors import DONE, ConfigError
-from instar.formats import count, interval, one_line, score
+from instar.formats import count, interval, one_line, score, table
 
 FLAGS = ()
 THINGS = (1, 1)
@@ -51,16 +51,16 @@ def lines(found: Any, split: str, scores: dict[str, Any]) -> list[str]:
     """The scores that are one number, each with its interval where it has one."""
     intervals = scores.get("intervals") or {}
     told = [
-        f"{name:<9}{score(name, value)}{f' {interval(name, *intervals[name])}' if name in intervals else ''}"
+        (name.replace("_", " "), score(name, value), interval(name, *intervals[name]) if name in intervals else "")
         for name, value in scores.items()
         if isinstance(value, float)
     ]
     return [
         f"{split:<9}{count(int(scores.get('rows', 0)))} rows of {one_line(found.name)}",
-        *told,
+        *(f"         {line}" for line in table(told, right=(1,))),
         f"look     {one_line(str(found.predictions(split)))}",
         f"         {one_line(str(found.report))}",
-        f"next     instar compare {one_line(found.name)} OTHER",
+        f"next     instar compare {to_type(found.path)} OTHER",
     ]
 
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from instar import terminal
-from instar.cli.words import Words
+from instar.cli.words import Words, to_type
 from instar.errors import DONE
 from instar.formats import one_line
 
@@ -29,5 +29,5 @@ def run(words: Words) -> int:
     if "json" in words:
         terminal.say(json.dumps({"run": str(found.path), "report": str(found.report)}))
     elif "quiet" not in words:
-        terminal.say(f"look     {one_line(str(found.report))}\nnext     instar compare {one_line(found.name)} OTHER")
+        terminal.say(f"look     {one_line(str(found.report))}\nnext     instar compare {to_type(found.path)} OTHER")
     return DONE

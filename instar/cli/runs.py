@@ -14,7 +14,7 @@ from typing import Any
 from instar import terminal
 from instar.cli.words import Words
 from instar.errors import DONE
-from instar.formats import ago, one_line, percent, score, table
+from instar.formats import ago, epoch, one_line, percent, score, table
 
 FLAGS = ()
 THINGS = (0, 1)
@@ -47,7 +47,7 @@ def row(state: dict[str, Any], now: float) -> tuple[str, ...]:
         one_line(state["name"]),
         state["state"],
         percent(state["share"]).replace(".0 ", " "),
-        f"{state['epoch']:.4g}",
+        epoch(state["epoch"]),
         score(metric, best["value"]) if best.get("value") is not None else "",
         score(metric, test[metric]) if metric in test else "",
         ago(now - state["changed"]) if state["changed"] else "",

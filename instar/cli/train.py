@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from instar import formats, terminal
-from instar.cli.words import Words
+from instar.cli.words import Words, to_type
 from instar.engine import deadline
 from instar.errors import DONE, ConfigError
 
@@ -187,7 +187,7 @@ def ending(run: Any, best: dict[str, Any], split: str | None, scores: dict[str, 
     return [
         *lines,
         f"look     {formats.one_line(str(page))}",
-        f"next     instar runs   ·   instar compare {formats.one_line(run.name)} OTHER",
+        f"next     instar runs   ·   instar compare {to_type(run.path)} OTHER",
     ]
 
 

@@ -7,13 +7,14 @@ runs=FOLDER    where runs are, instead of runs/
 """
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from instar import terminal
-from instar.cli.words import Words
+from instar.cli.words import Words, to_type
 from instar.errors import DONE
 from instar.formats import ago, count, one_line, percent
 
@@ -86,12 +87,13 @@ def _decisive(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _advice(status: dict[str, Any], event: dict[str, Any], events: Sequence[dict[str, Any]]) -> str:
-    again = f"instar train {one_line(status['path'])}"
+    name = to_type(Path(status["path"]))
+    again = f"instar train {shlex.quote(status['path'])}"
     carries_on = f"{again} carries on from the last save; nothing before it is lost"
     by_state = {
         "running": f"wait; it was alive a moment ago on {event.get('host', 'its machine')}",
-        "trained": f"instar evaluate {status['name']}",
-        "done": f"instar report {status['name']}",
+        "trained": f"instar evaluate {name}",
+        "done": f"instar report {name}",
         "new": f"it has not begun: {again}",
         "stopped": carries_on,
         "silent": carries_on,

@@ -2,8 +2,10 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from instar.errors import ConfigError
 
@@ -63,6 +65,11 @@ def parse(verb: str, arguments: Sequence[str], *, flags: Sequence[str], things: 
             f"instar {verb} takes {wanted} thing(s), not {len(words.things)}{extra}. See: instar {verb} --help"
         )
     return words
+
+
+def to_type(path: Path) -> str:
+    """What to type for a run: its name where it lies in runs/, else its folder."""
+    return shlex.quote(path.name if path.parent == Path("runs") else str(path))
 
 
 def _flag(word: str, known: Sequence[str]) -> str:
