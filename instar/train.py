@@ -23,6 +23,7 @@ from instar.engine.provenance import provenance
 from instar.engine.saving import restore_newest, save
 from instar.engine.training import Training
 from instar.engine.view import Quiet, View
+from instar.engine.watchdog import follows_from_another
 from instar.engine.world import World
 from instar.errors import Again, InstarError, RunError
 from instar.experiment import Experiment
@@ -235,27 +236,53 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     if found is None:
         if world.rank == 0:
             run.log_event("started", rank=0, samples=0, ranks=world.size)
-        save(training, wait=True)
     elif training.standing.samples >= plan.total_samples:
         return Outcome(run, plan, "already", training.standing.best, world.rank)
     elif world.rank == 0:
         run.log_event("resumed", rank=0, samples=training.standing.samples, checkpoint=found.name, ranks=world.size)
         training.view.note(f"resumed at epoch {training.standing.samples / plan.epoch_samples:.2f} from {found.name}")
     try:
+        if found is None:
+            save(training, wait=True)
         state = loop.train(training)
     except Again as stop:
+        if world.rank == 0 and _is_in_vain(run):
+            hopeless = _hopeless(run, stop)
+            run.log_event("failed", rank=0, samples=training.standing.samples, reason=str(hopeless))
+            raise hopeless from stop
         run.log_event("stopped", rank=world.rank, samples=training.standing.samples, reason=str(stop))
         raise
     except InstarError as error:
         run.log_event("failed", rank=world.rank, samples=training.standing.samples, reason=str(error))
         raise
     except BaseException as error:
-        facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        run.log_event("failed", rank=world.rank, samples=training.standing.samples, **facts)
+        if world.size == 1 or not follows_from_another(error):  # else the watchdog says whose fault it is
+            facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            run.log_event("failed", rank=world.rank, samples=training.standing.samples, **facts)
         raise
     if world.rank == 0:
         run.log_event("finished", rank=0, samples=training.standing.samples, state=state, best=training.standing.best)
     return Outcome(run, plan, state, training.standing.best, world.rank)
+
+
+def _is_in_vain(run: Run) -> bool:
+    """Whether this start and the one before it began at the same position and saved nothing beyond it."""
+    events = run.events()
+    starts = [number for number, event in enumerate(events) if event["event"] in ("started", "resumed")]
+    if len(starts) < 2 or events[starts[-1]]["samples"] != events[starts[-2]]["samples"]:
+        return False
+    since, position = events[starts[-2] :], events[starts[-1]]["samples"]
+    saved = [event["samples"] for event in since if event["event"] == "saved"]
+    return max(saved, default=0) <= position and not any(event["event"] == "micro_batch" for event in since)
+
+
+def _hopeless(run: Run, stop: Again) -> RunError:
+    """What ends a chain of jobs that would otherwise start for ever."""
+    return RunError(
+        f"{run.path}: two starts in a row ended before anything new was saved, this one by: {stop}. A third would end "
+        f"alike. Give it more time (walltime, the limit of the job) or a faster evaluation (more devices or workers), "
+        f"or see to the disk; then the same command carries on."
+    )
 
 
 def _adopt_policy(training: Training) -> None:

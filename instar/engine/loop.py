@@ -55,6 +55,9 @@ def _until_the_end(training: Training, pace: Pace) -> str:
         training.watchdog.at(progress.step, "step")
         if batch["bad"]:
             bad.note(batch["bad"])
+        for sentence in batch["notes"]:
+            training.run.log_event("loader", rank=training.world.rank, samples=standing.samples, reason=sentence)
+            training.view.note(sentence)
         faults.point("step.begin")
         training.set_rate(progress, standing)
         _step(training, to_device(batch, training.stepper.device), progress)
@@ -96,7 +99,9 @@ def _step(training: Training, batch: Batch, progress: Progress) -> None:
         )
         if training.world.size > 1:
             # The other ranks already wait for gradients that this rank never made: all leave and start again.
-            training.watchdog.failed(Again(f"out of memory on rank {rank}; the micro-batch is now {stepper.micro}"))
+            again = Again(f"out of memory on rank {rank}; the micro-batch is now {stepper.micro}")
+            training.run.log_event("stopped", rank=rank, step=progress.step, reason=str(again))
+            training.watchdog.failed(again)
         raise _SmallerBatch from error
 
 
