@@ -14,6 +14,7 @@ from instar import formats
 from instar.formats import clock, count, one_line, rate, score
 
 _ASCII = str.maketrans({"…": "...", "→": "->", "×": "x", "·": "-", "–": "-", "≤": "<=", "█": "#", "░": ".", "▌": "#"})
+_ROOM_FOR_BAR = 60  # columns
 _NAMED = 5  # files that are named one by one
 _REFRESH = 0.2  # seconds between two drawings of the live line
 
@@ -132,13 +133,15 @@ class Terminal:
             self._draw(f"{what}  {bar(done / max(1, total))}  {count(done)} of {count(total)}")
 
     def _progress(self, samples: int, now: float) -> str:
-        parts = [self._epochs(samples / max(1, self._epoch_samples)), bar(samples / max(1, self._total))]
+        parts = [self._epochs(samples / max(1, self._epoch_samples))]
+        if shutil.get_terminal_size().columns >= _ROOM_FOR_BAR:
+            parts.append(bar(samples / max(1, self._total)))
         if self._losses:
             parts.append(f"loss {formats.loss(self._losses[-1])}")
         since, before = self._first or (now, samples)
         pace = (samples - before) / (now - since) if now > since else 0.0
         if pace > 0:
-            parts += [self._tail or f"{rate(pace)} img/s", f"{clock((self._total - samples) / pace)} left"]
+            parts += [f"{clock((self._total - samples) / pace)} left", self._tail or f"{rate(pace)} img/s"]
         return "  ".join(parts)
 
     def _epochs(self, epoch: float) -> str:

@@ -100,7 +100,8 @@ def _report(error: InstarError, *, as_json: bool) -> int:
 
         terminal.say(json.dumps({"error": type(error).__name__, "mistakes": mistakes, "exit": error.exit_code}))
     if error.exit_code == AGAIN:
-        block = f"stopped  {mistakes[0]}"
+        again = "" if "carries on" in mistakes[0] else "; all is saved, and the same command carries on"
+        block = f"stopped  {mistakes[0]}{again}"
     elif len(mistakes) == 1:
         block = f"instar: {mistakes[0]}"
     else:
