@@ -3,6 +3,7 @@
 Nothing here waits for the device: losses stay tensors until somebody logs them.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from instar.engine import faults
+from instar.engine.loading.order import key_of
 from instar.engine.optimise import Ema, Optimise
-from instar.engine.order import key_of
-from instar.engine.parallel import accumulating
+from instar.engine.ranks.parallel import accumulating
 from instar.networks import Learner
 from instar.plan import Plan, Progress
 
@@ -35,26 +36,61 @@ class Forward(nn.Module):
 
 
 class Totals:
-    """Row-weighted sums of the losses since the last log line, kept on the device."""
+    """Row-weighted sums of the losses since the last log line, and where the first of them was not finite.
 
-    def __init__(self, device: torch.device):
+    A step only leaves its losses here, on the device. They are added up in the order of the steps when somebody asks:
+    one transfer for all of them, where adding on the device would launch work at every step.
+    """
+
+    def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
-        self.sums = torch.zeros(0, dtype=torch.float64, device=device)
         self.rows = 0
+        self._sums: list[float] = []
+        self._waiting: list[tuple[int, int, list[Tensor]]] = []
+        self._bad: int | None = None
 
-    def add(self, losses: Mapping[str, Tensor], rows: int) -> Tensor:
-        """Count `rows` rows with these mean losses; returns them as one vector."""
-        vector = torch.stack([value.detach() for value in losses.values()])
+    def add(self, losses: Mapping[str, Tensor], rows: int, *, position: int) -> None:
+        """Count `rows` rows of the step at `position` with these mean losses."""
         if len(losses) != len(self.names):
             self.names = tuple(losses)
-            self.sums = torch.zeros(len(self.names), dtype=torch.float64, device=vector.device)
-        self.sums.add_(vector, alpha=rows)
+            self.sums = torch.zeros(len(losses), dtype=torch.float64)
+        self._waiting.append((position, rows, [value.detach() for value in losses.values()]))
         self.rows += rows
-        return vector
+
+    @property
+    def sums(self) -> Tensor:
+        """One float64 number for each name."""
+        self._settle()
+        return torch.tensor(self._sums, dtype=torch.float64)
+
+    @sums.setter
+    def sums(self, sums_S: Tensor) -> None:
+        self._waiting.clear()
+        self._sums = sums_S.tolist()
+
+    def first_not_finite(self) -> int | None:
+        """The position of the first step since the last call with a loss that was not finite, else None."""
+        self._settle()
+        bad, self._bad = self._bad, None
+        return bad
 
     def clear(self) -> None:
-        self.sums.zero_()
+        self._waiting.clear()
+        self._sums = [0.0] * len(self.names)
+        self._bad = None
         self.rows = 0
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        values = iter(torch.stack([value for _, _, losses in self._waiting for value in losses]).tolist())
+        for position, rows, losses in self._waiting:
+            for index, _ in enumerate(losses):
+                value = next(values)
+                self._sums[index] += rows * value
+                if self._bad is None and not math.isfinite(value):
+                    self._bad = position
+        self._waiting.clear()
 
 
 class Stepper:
@@ -77,9 +113,9 @@ class Stepper:
         self.plan = plan
         self.micro = plan.micro
         self.device = torch.device(plan.device)
-        self.totals = Totals(self.device)
+        self.totals = Totals()
         self._rank = rank
-        self._recent: list[tuple[int, Tensor]] = []
+        self._norms: list[tuple[int, Tensor]] = []
         self._autocast = autocast(plan.precision, self.device)
 
     def take(self, batch: Batch, progress: Progress) -> None:
@@ -87,13 +123,15 @@ class Stepper:
         seed_generators(self.device, self.plan.seed, progress.samples, self._rank)
         self.optimise.zero()
         rows = len(batch["row"])
-        for part, last in _parts(batch, rows, self.micro):
-            part_rows = len(part["row"])
-            with nullcontext() if last else accumulating(self.forward):
-                self._one(part, part_rows, progress)
+        if rows <= self.micro:
+            self._one(batch, rows, progress)
+        else:
+            for part, last in _parts(batch, rows, self.micro):
+                with nullcontext() if last else accumulating(self.forward):
+                    self._one(part, len(part["row"]), progress)
         norm = self.optimise.step()
         if norm is not None:
-            self._recent.append((progress.samples, norm.detach().reshape(1)))
+            self._norms.append((progress.samples, norm.detach()))
         if self.ema is not None:
             self.ema.update(progress.step)
         self.learner.after_step(progress)
@@ -108,24 +146,25 @@ class Stepper:
         share = rows * self.plan.devices / self.plan.batch
         self.optimise.backward(total if share == 1.0 else total * share)
         faults.point("step.backward")
-        self._recent.append((progress.samples, self.totals.add(losses, rows)))
+        self.totals.add(losses, rows, position=progress.samples)
 
     def first_not_finite(self) -> int | None:
         """The position of the first step since the last call whose loss or gradient was not finite, else None.
 
         Waits for the device, so it is asked at log lines, before saves and when ranks agree, not at every step.
         """
-        recent, self._recent = self._recent, []
-        if not recent:
-            return None
-        finite = torch.stack([torch.isfinite(values).all() for _, values in recent])
-        if bool(finite.all()):
-            return None
-        return recent[int(torch.argmin(finite.int()))][0]
+        norms, self._norms = self._norms, []
+        found = [] if (loss := self.totals.first_not_finite()) is None else [loss]
+        if norms:
+            lengths = torch.stack([norm for _, norm in norms]).tolist()
+            found += [
+                position for (position, _), length in zip(norms, lengths, strict=True) if not math.isfinite(length)
+            ]
+        return min(found, default=None)
 
     def forget(self) -> None:
         """Drop what the last steps left behind, after a roll-back."""
-        self._recent.clear()
+        self._norms.clear()
         self.totals.clear()
         self.optimise.zero()
 
@@ -165,9 +204,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def _parts(batch: Batch, rows: int, micro: int) -> Iterator[tuple[Batch, bool]]:
     """The batch in micro-batches of near-equal size, and whether each is the last."""
-    if rows <= micro:
-        yield batch, True
-        return
     count = -(-rows // micro)
     for index in range(count):
         part = slice(rows * index // count, rows * (index + 1) // count)
