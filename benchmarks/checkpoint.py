@@ -24,8 +24,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from _side_by_side import Case, report, rounds
 
-from instar.engine import checkpoint
-from instar.engine.checkpoint import Checkpoints
+from instar.engine.checkpoint import store as checkpoint
+from instar.engine.checkpoint.store import Checkpoints
 
 After = Callable[[], None]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from instar.engine import launch, place
+from instar.engine.ranks import launch, place
 
 GOALS = {"ours": 1 / 0.98}
 
@@ -40,8 +40,8 @@ def measure(given: Any) -> None:
     import torch
     from _side_by_side import report
 
-    from instar.engine import world as worlds
-    from instar.engine.watchdog import Watchdog
+    from instar.engine.ranks import world as worlds
+    from instar.engine.ranks.watchdog import Watchdog
 
     torch.set_num_threads(1)
     folder = Path(os.environ.get("INSTAR_BENCHMARK", tempfile.gettempdir()))
@@ -152,7 +152,7 @@ def built(given: Any, world: Any) -> tuple[Any, Any, Any, Any]:
     from instar import experiment as experiments
     from instar.engine import build
     from instar.engine import optimise as optimising
-    from instar.engine.parallel import parallel
+    from instar.engine.ranks.parallel import parallel
     from instar.engine.step import Forward, Stepper
     from instar.plan import Plan
 

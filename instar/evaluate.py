@@ -76,8 +76,9 @@ def predict(
     tick: Callable[[int], None],
 ) -> Predictions | None:
     """What a checkpoint says about the rows of a split, in the order of the manifest; None on ranks other than 0."""
-    from instar.engine import build, loaders, planning
+    from instar.engine import build, planning
     from instar.engine import predict as engine
+    from instar.engine.loading import loaders
 
     rows = manifest.rows(split)
     if not len(rows):
@@ -263,7 +264,7 @@ def _ahead(below: Run, above: Run, split: str) -> tuple[float, float, float] | N
 def _alone(run: Run, site: Site) -> Any:
     """A world of this process only, whatever launcher it runs under: the other ranks of a training may have gone."""
     from instar.engine import planning
-    from instar.engine import world as worlds
+    from instar.engine.ranks import world as worlds
 
     return worlds.join(worlds.Place(), folder=run.path, device=planning.device_of(site.device))
 
@@ -280,7 +281,7 @@ def _filled(manifest: Manifest) -> list[str]:
 
 def _checkpoint(run: Run, which: str) -> Any:
     """The best checkpoint, or the latest where none was marked best (a run without validation rows)."""
-    from instar.engine import checkpoint
+    from instar.engine.checkpoint import store as checkpoint
 
     best = checkpoint.load_best(run.checkpoints) if which == "best" else None
     found = best or checkpoint.load(run.checkpoints)

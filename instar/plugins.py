@@ -38,7 +38,9 @@ def load(shelf: str, kind: str) -> ModuleType:
     try:
         return importlib.import_module(kind)
     except ImportError as error:
-        raise ConfigError(f"{kind!r} cannot be imported: {error}. Is the package installed, or on PYTHONPATH?") from error
+        raise ConfigError(
+            f"{kind!r} cannot be imported: {error}. Is the package installed, or on PYTHONPATH?"
+        ) from error
 
 
 def unknown(name: str, allowed: list[str], *, what: str = "name") -> str:

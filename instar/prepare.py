@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from instar.engine import headers, listing, split, tables
-from instar.engine.headers import Headers
-from instar.engine.listing import NOT_UTF8, Listing, named
+from instar.engine.scan import headers, listing, split, tables
+from instar.engine.scan.headers import Headers
+from instar.engine.scan.listing import NOT_UTF8, Listing, named
 from instar.errors import DataError
 from instar.experiment import Data, Split
 from instar.manifest import SCHEMA, SPLITS, Manifest, Skipped

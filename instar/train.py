@@ -16,15 +16,17 @@ from instar import experiment as experiments
 from instar import manifest as manifests
 from instar import plan as plans
 from instar import plugins
-from instar.engine import checkpoint, lease, loop, planning, rates
-from instar.engine import world as worlds
+from instar.engine import loop, planning, rates
 from instar.engine.assemble import assemble
+from instar.engine.checkpoint import store as checkpoint
 from instar.engine.provenance import provenance
+from instar.engine.ranks import lease
+from instar.engine.ranks import world as worlds
+from instar.engine.ranks.watchdog import follows_from_another
+from instar.engine.ranks.world import World
 from instar.engine.saving import restore_newest, save
 from instar.engine.training import Training
 from instar.engine.view import Quiet, View
-from instar.engine.watchdog import follows_from_another
-from instar.engine.world import World
 from instar.errors import Again, InstarError, RunError
 from instar.experiment import Experiment
 from instar.manifest import Manifest
@@ -180,8 +182,8 @@ def _changed_data(run: Run, rows: Manifest, options: Options) -> None:
     if not options.accept:
         raise RunError(
             f"{rows.root} changed under {run.path}: {len(gone)} images are gone and {len(new)} are new (or labels or "
-            f"splits moved), for example {', '.join(examples) or 'none by name'}. Bring the images back, train in a new "
-            f"folder, or go on with the changed data on purpose: accept=true"
+            f"splits moved), for example {', '.join(examples) or 'none by name'}. Bring the images back, train in a "
+            f"new folder, or go on with the changed data on purpose: accept=true"
         )
     run.log_event("data_changed", rank=0, gone=len(gone), new=len(new), examples=examples)
 

@@ -9,7 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from instar.engine import checkpoint, entries, exact_json, snapshot
+from instar.engine.checkpoint import entries, exact_json, snapshot
+from instar.engine.checkpoint import store as checkpoint
 from instar.errors import Again, CheckpointError, RunError
 
 

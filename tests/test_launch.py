@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from instar.engine import deadline, launch, reports
-from instar.engine.launch import End
-from instar.engine.reports import Report
+from instar.engine import deadline
+from instar.engine.ranks import launch, reports
+from instar.engine.ranks.launch import End
+from instar.engine.ranks.reports import Report
 from instar.errors import ConfigError, DataError
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("INSTAR_", "SLURM_", "OMP_NUM"))}
 
 HEAD = """
 import os, signal, sys, time
-from instar.engine import reports, deadline
+from instar.engine.ranks import reports
+from instar.engine import deadline
 from instar.errors import DataError
 rank, world = int(os.environ["INSTAR_RANK"]), int(os.environ["INSTAR_WORLD"])
 """
@@ -40,7 +42,7 @@ def run(command: list[str], n: int = 2, *line: str) -> int:
 
 
 def background(command: list[str], n: int = 2) -> "subprocess.Popen[str]":
-    code = "import sys; from instar.engine import launch; n, *command = sys.argv[1:]\n"
+    code = "import sys; from instar.engine.ranks import launch; n, *command = sys.argv[1:]\n"
     code += "sys.exit(launch.ranks([], int(n), command=command))"
     return subprocess.Popen(
         [sys.executable, "-c", code, str(n), *command],
@@ -165,7 +167,7 @@ def test_signals_reach_every_rank_and_75_comes_back(script, tmp_path: Path, numb
 def test_no_rank_and_no_worker_survives_a_killed_launcher(script, tmp_path: Path) -> None:
     command = script(f"""
         import multiprocessing
-        from instar.engine import exits
+        from instar.engine.ranks import exits
         def work(parent):
             exits.die_with(parent)
             time.sleep(60)

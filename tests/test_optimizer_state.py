@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from instar.engine.optimizer_state import flatten_optimizer, restore_optimizer
+from instar.engine.checkpoint.optimizer_state import flatten_optimizer, restore_optimizer
 from instar.errors import CheckpointError
 
 

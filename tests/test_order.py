@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from instar.engine.order import Order, key_of, permute
+from instar.engine.loading.order import Order, key_of, permute
 
 
 def plain(rows: int, seed: int = 0) -> Order:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from instar.engine.place import Place, find
+from instar.engine.ranks.place import Place, find
 from instar.errors import ConfigError
 
 # As seen inside `srun -N2 -n4` of a batch job, and in the batch script around it.

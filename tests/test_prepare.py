@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from instar import prepare
-from instar.engine import headers, listing, split
+from instar.engine.scan import headers, listing, split
 from instar.errors import DataError
 from instar.experiment import Data
 from instar.manifest import Manifest

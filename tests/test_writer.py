@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from instar.engine import checkpoint, writer
-from instar.engine import lease as leases
+from instar.engine.checkpoint import store as checkpoint
+from instar.engine.checkpoint import writer
+from instar.engine.ranks import lease as leases
 from instar.errors import Again, RunError
 
 FILES = {"model": {"weight": torch.arange(1000.0)}}

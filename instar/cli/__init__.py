@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _guarded(list(sys.argv[1:] if arguments is None else arguments))
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        from instar.engine.exits import leave
+        from instar.engine.ranks.exits import leave
 
         leave(code)
     return code
@@ -122,7 +122,7 @@ def _crash(error: Exception) -> int:
 
 def _speaks(error: Exception) -> bool:
     """Whether this process is the one to print an error: alone, or the rank that has something of its own to say."""
-    from instar.engine import place, reports
+    from instar.engine.ranks import place, reports
 
     try:
         here = place.here()

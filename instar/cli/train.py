@@ -56,7 +56,7 @@ def run(words: Words) -> int:
     try:
         experiment, site, start = settings(words)
         if "dry" not in words and (ranks := _ranks_to_start(site)) > 1:
-            from instar.engine import launch
+            from instar.engine.ranks import launch
 
             return launch.ranks(list(words.line), ranks)
         return _train(words, experiment, site, start)
@@ -111,7 +111,7 @@ def _collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
 
 def _ranks_to_start(site: "Site") -> int:
     """How many processes to start here; 1 where somebody else started this one among others."""
-    from instar.engine import launch
+    from instar.engine.ranks import launch
 
     if launch.is_rank(os.environ):
         return 1

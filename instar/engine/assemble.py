@@ -6,18 +6,20 @@ from functools import partial
 from typing import Any
 
 from instar import plugins
-from instar.engine import build, checkpoint, deadline, loaders, predict, rates
+from instar.engine import build, deadline, predict, rates
 from instar.engine import optimise as optimising
-from instar.engine.lease import Lease
+from instar.engine.checkpoint import store as checkpoint
+from instar.engine.loading import loaders
 from instar.engine.metrics_log import MetricsLog
-from instar.engine.parallel import parallel, share_buffers
+from instar.engine.ranks.lease import Lease
+from instar.engine.ranks.parallel import parallel, share_buffers
+from instar.engine.ranks.syncnorm import convert as synchronise_norms
+from instar.engine.ranks.watchdog import Watchdog
+from instar.engine.ranks.world import World
 from instar.engine.standing import Standing
 from instar.engine.step import Forward, Stepper
-from instar.engine.syncnorm import convert as synchronise_norms
 from instar.engine.training import Training
 from instar.engine.view import View
-from instar.engine.watchdog import Watchdog
-from instar.engine.world import World
 from instar.experiment import Experiment
 from instar.manifest import Manifest
 from instar.plan import Plan, Progress

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from instar import plugins
-from instar.engine.order import Order, key_of
+from instar.engine.loading.order import Order, key_of
 from instar.errors import ConfigError
 from instar.experiment import Experiment
 from instar.manifest import Manifest

@@ -14,10 +14,10 @@ from instar.engine import deadline, faults
 from instar.engine.guard import BadSamples, RollBack, check_numbers
 from instar.engine.pace import Agreed, Pace
 from instar.engine.predict import Abandoned
+from instar.engine.ranks.world import World
 from instar.engine.saving import restore_newest, save
 from instar.engine.step import Batch, Totals, to_device
 from instar.engine.training import Training
-from instar.engine.world import World
 from instar.errors import Again, LearningError
 from instar.plan import Progress
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from instar import plugins
-from instar.engine.loaders import usable_cpus
+from instar.engine.loading.loaders import usable_cpus
 from instar.errors import ConfigError, DataError
 from instar.experiment import Experiment
 from instar.manifest import Manifest

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from instar.engine.ranks.world import World
 from instar.engine.step import Batch, autocast, to_device
-from instar.engine.world import World
 from instar.networks import Learner, train_mode
 
 Columns = dict[str, np.ndarray]

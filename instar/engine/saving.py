@@ -1,6 +1,7 @@
 """Saving at a step boundary, and going back to what was saved."""
 
-from instar.engine import checkpoint, state
+from instar.engine import state
+from instar.engine.checkpoint import store as checkpoint
 from instar.engine.guard import RollBack, check_numbers
 from instar.engine.training import Training
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instar.engine import checkpoint
-from instar.engine.parallel import full, full_state, load_full_state
+from instar.engine.checkpoint import store as checkpoint
+from instar.engine.ranks.parallel import full, full_state, load_full_state
+from instar.engine.ranks.world import World
 from instar.engine.standing import Standing
 from instar.engine.step import Stepper
-from instar.engine.world import World
 
 Files = dict[str, dict[str, Tensor]]
 

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from instar.engine import checkpoint, deadline
+from instar.engine import deadline
+from instar.engine.checkpoint import store as checkpoint
+from instar.engine.loading.order import Order
 from instar.engine.metrics_log import MetricsLog
-from instar.engine.order import Order
+from instar.engine.ranks.watchdog import Watchdog
+from instar.engine.ranks.world import World
 from instar.engine.standing import Standing
 from instar.engine.step import Batch, Stepper
 from instar.engine.view import View
-from instar.engine.watchdog import Watchdog
-from instar.engine.world import World
 from instar.experiment import Train
 from instar.plan import Plan, Progress
 from instar.run import Run

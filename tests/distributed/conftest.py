@@ -34,7 +34,7 @@ def forks() -> Iterator[Any]:
     context = multiprocessing.get_context("forkserver")
     # Optimisers import torch._dynamo when they are made, which takes seconds.
     context.set_forkserver_preload(
-        ["instar.engine.watchdog", "instar.engine.syncnorm", "torch._dynamo", "torch.distributed.fsdp"]
+        ["instar.engine.ranks.watchdog", "instar.engine.ranks.syncnorm", "torch._dynamo", "torch.distributed.fsdp"]
     )
     yield context
 
@@ -134,7 +134,7 @@ def _rank(environ: dict[str, str], folder: Path, function: Any, arguments: Any, 
     os.dup2(os.open(folder / f"stderr.{environ['INSTAR_RANK']}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     import torch
 
-    from instar.engine import world as worlds
+    from instar.engine.ranks import world as worlds
 
     torch.set_num_threads(1)
     warnings.simplefilter("error")

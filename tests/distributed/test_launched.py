@@ -16,13 +16,14 @@ pytestmark = pytest.mark.scenario
 
 RANK = """
 import os, sys, time
-from instar.engine import deadline, place, reports
+from instar.engine import deadline
+from instar.engine.ranks import place, reports
 deadline.install()
 here = place.here()
 import torch
 from pathlib import Path
-from instar.engine import world as worlds
-from instar.engine.watchdog import Watchdog
+from instar.engine.ranks import world as worlds
+from instar.engine.ranks.watchdog import Watchdog
 from instar.errors import Again
 
 folder, what = Path(sys.argv[1]), sys.argv[2]
@@ -51,7 +52,7 @@ class Launched:
         script.write_text(RANK)
         self.folder = folder / "run"
         self.folder.mkdir()
-        code = "import sys; from instar.engine import launch; n, *command = sys.argv[1:]\n"
+        code = "import sys; from instar.engine.ranks import launch; n, *command = sys.argv[1:]\n"
         code += "sys.exit(launch.ranks([], int(n), command=command))"
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("INSTAR_", "SLURM_"))}
         self.launcher = subprocess.Popen(

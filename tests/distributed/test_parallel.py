@@ -9,9 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instar.engine import parallel as parallels
-from instar.engine.parallel import accumulating, bare, full, full_state, like, load_full_state, parallel, share_buffers
-from instar.engine.world import World
+from instar.engine.ranks import parallel as parallels
+from instar.engine.ranks.parallel import (
+    accumulating,
+    bare,
+    full,
+    full_state,
+    like,
+    load_full_state,
+    parallel,
+    share_buffers,
+)
+from instar.engine.ranks.world import World
 from instar.errors import CheckpointError
 
 BATCH = 12

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from instar.engine.syncnorm import SyncedBatchNorm, convert
-from instar.engine.world import World
+from instar.engine.ranks.syncnorm import SyncedBatchNorm, convert
+from instar.engine.ranks.world import World
 from instar.errors import ConfigError
 
 ROWS = (1, 4, 2)  # of the three ranks

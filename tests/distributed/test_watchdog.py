@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from instar.engine import marks, process
-from instar.engine.marks import Mark, Moving, Watched
-from instar.engine.watchdog import Watchdog, follows_from_another
-from instar.engine.world import World
+from instar.engine.ranks import marks, process
+from instar.engine.ranks.marks import Mark, Moving, Watched
+from instar.engine.ranks.watchdog import Watchdog, follows_from_another
+from instar.engine.ranks.world import World
 from instar.errors import Again, DataError
 
 PATIENCE = 1.5

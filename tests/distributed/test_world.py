@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from instar.engine import rendezvous
-from instar.engine import world as worlds
-from instar.engine.place import Place
+from instar.engine.ranks import rendezvous
+from instar.engine.ranks import world as worlds
+from instar.engine.ranks.place import Place
 from instar.errors import ConfigError
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from instar import plugins, prepare
 from instar.augment import Augment
-from instar.engine.loaders import eval_stream, train_stream
-from instar.engine.order import Order
+from instar.engine.loading.loaders import eval_stream, train_stream
+from instar.engine.loading.order import Order
 from instar.errors import DataError
 from instar.experiment import Data
 from instar.manifest import Manifest

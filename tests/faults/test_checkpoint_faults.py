@@ -10,7 +10,8 @@ import time
 import pytest
 import torch
 
-from instar.engine import checkpoint, faults
+from instar.engine import faults
+from instar.engine.checkpoint import store as checkpoint
 
 # Some Pythons warn of every fork of a process with threads; the child uses one thread and tiny tensors.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from instar import plugins, prepare
 from instar.augment import Augment
-from instar.engine.loaders import keyed
+from instar.engine.loading.loaders import keyed
 from instar.errors import DataError
 from instar.experiment import Data
 

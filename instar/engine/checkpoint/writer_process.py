@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from instar.engine import writer
+from instar.engine.checkpoint import writer
 
 
 class WriterDied(Exception):

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 from PIL import Image
 
-from instar.engine.cores import usable_cpus
+from instar.engine.loading.cores import usable_cpus
 from instar.readers import _pixels as pixels
 from instar.readers._pixels import BadImage
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from instar.engine import deadline, exits, place, reports
-from instar.engine.cores import usable_cpus
-from instar.engine.reports import Report
+from instar.engine import deadline
+from instar.engine.loading.cores import usable_cpus
+from instar.engine.ranks import exits, place, reports
+from instar.engine.ranks.reports import Report
 from instar.errors import AGAIN, DONE, ConfigError
 
 # After one rank failed the others get ten seconds in all; what is left after eight is killed.

@@ -17,10 +17,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from instar.engine import addresses, faults, process, rendezvous
-from instar.engine.exits import leave
-from instar.engine.place import Place, find, here
-from instar.engine.rendezvous import RankLost
+from instar.engine import faults
+from instar.engine.ranks import addresses, process, rendezvous
+from instar.engine.ranks.exits import leave
+from instar.engine.ranks.place import Place, find, here
+from instar.engine.ranks.rendezvous import RankLost
 from instar.errors import ConfigError
 
 __all__ = ["Answer", "Place", "RankLost", "World", "find", "here", "join"]
@@ -256,7 +257,7 @@ def _common(layouts: list[dict[str, Any]]) -> dict[str, Any]:
     """The columns of the ranks that have rows, which must be the same; without any rows, of the one that names most."""
     with_rows = [layout["columns"] for layout in layouts if layout["rows"]]
     assert all(columns == with_rows[0] for columns in with_rows), f"ranks hold different columns: {with_rows}"
-    return max(with_rows[:1] or [layout["columns"] for layout in layouts], key=lambda columns: len(columns))
+    return max(with_rows[:1] or [layout["columns"] for layout in layouts], key=len)
 
 
 def _bytes(array: np.ndarray) -> Tensor:

@@ -1,6 +1,6 @@
 """The process that makes checkpoints durable, beside the training and outside its interpreter lock.
 
-    python -S -P instar/engine/writer.py <fd of the shared memory> <pid of the training>
+    python -S -P instar/engine/checkpoint/writer.py <fd of the shared memory> <pid of the training>
 
 Orders come as JSON lines on stdin, answers go as JSON lines to stdout; the bytes lie in the shared memory, already
 laid out as the files they will be. For each order, in this sequence:
@@ -34,9 +34,10 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # started by path, without site-packages: find the package beside us
-    sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
+    sys.path.insert(0, str(Path(__file__).absolute().parents[3]))
 
-from instar.engine import entries, faults
+from instar.engine import faults
+from instar.engine.checkpoint import entries
 
 _TEMPORARY = ".tmp-"
 _CHUNK = 8 << 20
@@ -283,7 +284,7 @@ def _remove(path: Path) -> None:
 
 def _token(path: Path) -> str | None:
     """The token of whoever holds the lease; looked at three times, in case the file server is slow to show it."""
-    from instar.engine import lease  # doubles the time of starting, which no save waits for later
+    from instar.engine.ranks import lease  # doubles the time of starting, which no save waits for later
 
     for _ in range(3):
         with suppress(OSError):

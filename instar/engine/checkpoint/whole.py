@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from instar.engine import entries, exact_json
-from instar.engine.entries import Entry
-from instar.engine.tensor_files import mapped
+from instar.engine.checkpoint import entries, exact_json
+from instar.engine.checkpoint.entries import Entry
+from instar.engine.checkpoint.tensor_files import mapped
 from instar.errors import CheckpointError
 
 _SUFFIX = ".safetensors"

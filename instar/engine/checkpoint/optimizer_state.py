@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from instar.engine import exact_json
+from instar.engine.checkpoint import exact_json
 from instar.errors import CheckpointError
 
 # How a step is computed, not what: these belong to the machine of today, so the live optimiser keeps its own.

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from instar.engine import process
+from instar.engine.ranks import process
 from instar.errors import RunError
 
 BEAT_SECONDS = 3.0

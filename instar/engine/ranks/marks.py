@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from instar.engine.process import Process
+from instar.engine.ranks.process import Process
 
 # Phases in the order of one step, to tell who is behind; others come after them.
 _PHASES = ("start", "loading", "step", "agreeing", "evaluating", "saving")

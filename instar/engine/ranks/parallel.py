@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from instar.engine.world import World
+from instar.engine.ranks.world import World
 from instar.errors import CheckpointError
 
 # Blocks with fewer parameters than this are gathered together with what surrounds them.

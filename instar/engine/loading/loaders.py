@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from instar.engine import faults, workers
-from instar.engine.cores import usable_cpus
-from instar.engine.order import Order
-from instar.engine.places import Arrays, Shapes
-from instar.engine.workers import Made, Watch, Work
+from instar.engine import faults
+from instar.engine.loading import workers
+from instar.engine.loading.cores import usable_cpus
+from instar.engine.loading.order import Order
+from instar.engine.loading.workers import Made, Watch, Work
+from instar.engine.scan.places import Arrays, Shapes
 from instar.errors import DataError
 
 __all__ = ["Reader", "eval_stream", "keyed", "train_stream", "usable_cpus"]

@@ -39,12 +39,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from instar.engine import entries, exact_json, faults
-from instar.engine.optimizer_state import flatten_optimizer, restore_optimizer
-from instar.engine.snapshot import SharedMemory
-from instar.engine.tensor_files import Files, Layout, size
-from instar.engine.whole import Checkpoint, load, load_best, load_number, names
-from instar.engine.writer_process import WriterDied, WriterProcess
+from instar.engine import faults
+from instar.engine.checkpoint import entries, exact_json
+from instar.engine.checkpoint.optimizer_state import flatten_optimizer, restore_optimizer
+from instar.engine.checkpoint.snapshot import SharedMemory
+from instar.engine.checkpoint.tensor_files import Files, Layout, size
+from instar.engine.checkpoint.whole import Checkpoint, load, load_best, load_number, names
+from instar.engine.checkpoint.writer_process import WriterDied, WriterProcess
 from instar.errors import Again, CheckpointError, InstarError, RunError
 
 __all__ = [

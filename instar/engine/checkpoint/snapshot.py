@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from instar.engine.tensor_files import Files, Layout
+from instar.engine.checkpoint.tensor_files import Files, Layout
 from instar.errors import CheckpointError
 
 _GROWTH = 1 << 21

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from instar.engine.listing import SPLIT_NAMES, Listing, named
+from instar.engine.scan.listing import SPLIT_NAMES, Listing, named
 from instar.errors import DataError
 from instar.manifest import Skipped
 from instar.plugins import unknown

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from instar.engine import addresses
-from instar.engine.place import Place
+from instar.engine.ranks import addresses
+from instar.engine.ranks.place import Place
 from instar.errors import AGAIN, InstarError, RunError
 from instar.run import write_atomically
 

@@ -20,11 +20,11 @@ from typing import NoReturn
 
 import torch.distributed as dist
 
-from instar.engine import exits, marks, reports
-from instar.engine.marks import Mark, Moving, Watched
-from instar.engine.process import AwakeClock
-from instar.engine.reports import Report
-from instar.engine.world import World
+from instar.engine.ranks import exits, marks, reports
+from instar.engine.ranks.marks import Mark, Moving, Watched
+from instar.engine.ranks.process import AwakeClock
+from instar.engine.ranks.reports import Report
+from instar.engine.ranks.world import World
 from instar.errors import AGAIN, DONE, Again, InstarError
 
 BEAT_SECONDS = 0.5

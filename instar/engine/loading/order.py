@@ -1,0 +1,160 @@
+"""Order: which row is seen when, as a pure function of (rows, quotas, seed, epoch, position).
+
+Nothing is shuffled and nothing is stored. A position is sent through a keyed permutation of the epoch (a Feistel
+network with cycle walking), which gives a draw; the draw belongs to a class by that class's quota; and the class's
+draws walk through its rows, pass after pass, each pass in a permutation of its own. So
+
+- any position of any epoch is found in constant time, by any worker, rank or restart, from one integer;
+- with every quota equal to its class's size an epoch is a permutation: each row once;
+- with other quotas every class is drawn exactly as often as its quota says, no row of a class comes a second time
+  before all of them came once, and the next epoch carries on where this one ended.
+
+Legend: N positions asked for, R rows, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_ROUNDS = 6  # four make a Luby-Rackoff pseudo-random permutation; two more for very small digits
+
+_MASK = 0xFFFFFFFFFFFFFFFF
+_ONE, _HALF = np.uint64(1), np.uint64(32)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SALTS = [np.uint64(0x9E3779B97F4A7C15 * (turn + 1) & 0xFFFFFFFFFFFFFFFF) for turn in range(_ROUNDS)]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What stands at each of N positions.
+
+    row_N     row number in the manifest
+    epoch_N   epoch of the position, from 0
+    repeat_N  how often the row came before in this epoch, so that a repeated row is augmented anew
+    """
+
+    row_N: np.ndarray
+    epoch_N: np.ndarray
+    repeat_N: np.ndarray
+
+
+class Order:
+    """The global order of one training set.
+
+    rows_of_class   for each class, the manifest rows it has, in manifest order
+    quotas_K        draws of each class in one epoch
+    """
+
+    def __init__(self, rows_of_class: Sequence[np.ndarray], quotas_K: Sequence[int], *, seed: int):
+        sizes = np.array([len(rows) for rows in rows_of_class], np.int64)
+        quotas = np.asarray(quotas_K, np.int64)
+        if len(sizes) != len(quotas):
+            raise ValueError(f"{len(sizes)} classes but {len(quotas)} quotas")
+        if np.any((sizes == 0) & (quotas > 0)):
+            raise ValueError("a class without rows has a quota")
+        self.epoch_samples = int(quotas.sum())
+        if self.epoch_samples <= 0:
+            raise ValueError("an epoch of no samples")
+        self.seed = seed
+        self._quotas_K = quotas
+        self._sizes_K = sizes
+        self._quota_ends_K = np.cumsum(quotas)
+        self._row_starts_K = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        # The one array with an entry a row; forked workers share its pages.
+        self._rows_R = np.concatenate([np.asarray(rows, np.int64) for rows in rows_of_class])
+        self._plain = bool(np.all(quotas == sizes))
+
+    def draw(self, position_N: np.ndarray) -> Draw:
+        """The rows at global positions (0 is the first sample of the first epoch)."""
+        position_N = np.asarray(position_N, np.int64)
+        epoch_N, within_N = np.divmod(position_N, self.epoch_samples)
+        row_N = np.empty_like(position_N)
+        repeat_N = np.zeros_like(position_N)
+        for epoch in np.unique(epoch_N):
+            here = epoch_N == epoch
+            shuffled_M = permute(within_N[here], self.epoch_samples, key=(self.seed, 0, int(epoch)))
+            if self._plain:
+                row_N[here] = self._rows_R[shuffled_M]
+            else:
+                row_N[here], repeat_N[here] = self._by_quota(shuffled_M, int(epoch))
+        return Draw(row_N, epoch_N, repeat_N)
+
+    def companions(self, row: int) -> np.ndarray:
+        """The training rows of that row's class, itself among them. Looks through all rows: for the rare bad sample."""
+        place = int(np.flatnonzero(self._rows_R == row)[0])
+        number = int(np.searchsorted(self._row_starts_K, place, side="right")) - 1
+        return self._rows_R[self._row_starts_K[number] :][: self._sizes_K[number]]
+
+    def _by_quota(self, draw_M: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        class_M = np.searchsorted(self._quota_ends_K, draw_M, side="right")
+        quota_M, size_M = self._quotas_K[class_M], self._sizes_K[class_M]
+        before_epoch_M = quota_M * epoch
+        nth_M = before_epoch_M + draw_M - (self._quota_ends_K[class_M] - quota_M)  # nth draw of its class, ever
+        pass_M, within_M = np.divmod(nth_M, size_M)
+        stream_M = (class_M.astype(np.uint64) << np.uint64(40)) + pass_M.astype(np.uint64)
+        shuffled_M = permute_each(within_M, size_M, stream_M=stream_M, key=(self.seed, 1))
+        return self._rows_R[self._row_starts_K[class_M] + shuffled_M], pass_M - before_epoch_M // size_M
+
+
+def permute(index_N: np.ndarray, size: int, *, key: tuple[int, ...]) -> np.ndarray:
+    """Where a keyed pseudo-random permutation of 0 .. size-1 sends each index; int64, any order, no memory."""
+    return permute_each(index_N, np.full(1, size, np.int64), stream_M=np.zeros(1, np.uint64), key=key)
+
+
+def permute_each(index_N: np.ndarray, size_M: np.ndarray, *, stream_M: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+    """As `permute`, with a size and a stream of its own for every index (or one for all: length 1)."""
+    size_M = size_M.astype(np.uint64)
+    key_M = _mix_each(stream_M ^ np.uint64(key_of(key)))
+    # The index as two digits of radix a and b, a b >= size and hardly more.
+    a_M = np.ceil(np.sqrt(size_M)).astype(np.uint64)
+    b_M = (size_M + a_M - _ONE) // a_M
+    result_N = _feistel(index_N.astype(np.uint64), key_M, a_M, b_M)
+    # Cycle walking: a b overshoots the size by less than a, so few indices land outside; they walk on until inside.
+    outside = np.flatnonzero(result_N >= size_M)
+    if outside.size:
+        size_M, key_M, a_M, b_M = (np.broadcast_to(each, index_N.shape) for each in (size_M, key_M, a_M, b_M))
+    while outside.size:
+        result_N[outside] = _feistel(result_N[outside], key_M[outside], a_M[outside], b_M[outside])
+        outside = outside[result_N[outside] >= size_M[outside]]
+    return result_N.astype(np.int64)
+
+
+def _feistel(value_N: np.ndarray, key_M: np.ndarray, a_M: np.ndarray, b_M: np.ndarray) -> np.ndarray:
+    """A Feistel network over two digits with modular addition. Source: Black and Rogaway 2002, section 6."""
+    left_N, right_N = np.divmod(value_N, b_M)
+    for turn in range(0, _ROUNDS, 2):
+        left_N = (left_N + _scramble(right_N, key_M, turn)) % a_M
+        right_N = (right_N + _scramble(left_N, key_M, turn + 1)) % b_M
+    return left_N * b_M + right_N
+
+
+def _scramble(digit_N: np.ndarray, key_M: np.ndarray, turn: int) -> np.ndarray:
+    """A keyed hash of a digit, 32 bits, so that a digit and it add without overflow."""
+    value_N = (digit_N ^ (key_M + _SALTS[turn])) * _FIRST
+    value_N ^= value_N >> _HALF
+    value_N *= _SECOND
+    value_N >>= _HALF
+    return value_N
+
+
+def key_of(parts: tuple[int, ...]) -> int:
+    """A 64-bit key from integers, the same on every machine. Source of the mixer: Steele et al. 2014, SplitMix64."""
+    # Plain integers: it stands in every step, and arrays of one number would take ten times as long.
+    state = 0
+    for part in parts:
+        state = _mix((state + (part & _MASK) + 0x9E3779B97F4A7C15) & _MASK)
+    return state
+
+
+def _mix(value: int) -> int:
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK
+    return value ^ (value >> 31)
+
+
+def _mix_each(value_N: np.ndarray) -> np.ndarray:
+    """`_mix` for an array."""
+    value_N = (value_N ^ (value_N >> np.uint64(30))) * _FIRST
+    value_N = (value_N ^ (value_N >> np.uint64(27))) * _SECOND
+    return value_N ^ (value_N >> np.uint64(31))
