@@ -19,8 +19,8 @@ from instar.engine import faults
 from instar.engine.loading import workers
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.loading.order import Order
+from instar.engine.loading.places import Arrays, Shapes
 from instar.engine.loading.workers import Made, Watch, Work
-from instar.engine.scan.places import Arrays, Shapes
 from instar.errors import DataError
 
 __all__ = ["Reader", "eval_stream", "keyed", "train_stream", "usable_cpus"]

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from instar.engine.loading.places import Arrays, Places, Shapes, empty
 from instar.engine.ranks.exits import die_with
-from instar.engine.scan.places import Arrays, Places, Shapes, empty
 from instar.errors import DataError
 
 Watch = Callable[[int], None]
