@@ -20,6 +20,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,10 @@ class Run:
         return list(_lines(self.events_file))
 
     def log_event(self, event: str, **facts: Any) -> None:
-        """Append one event, at once and as one write, so that two writers cannot mix their lines."""
+        """Append one event, at once and as one write, so that two writers cannot mix their lines.
+
+        An event that cannot be written is let go: on a disk that is full or gone, the next save says what to do.
+        """
         line = {
             "time": round(time.time(), 3),
             "event": event,
@@ -101,7 +105,8 @@ class Run:
             "pid": os.getpid(),
             **facts,
         }
-        _append(self.events_file, json.dumps(line, ensure_ascii=False) + "\n")
+        with suppress(OSError):
+            _append(self.events_file, json.dumps(line, ensure_ascii=False) + "\n")
 
     def scores(self, split: str) -> dict[str, Any]:
         """The scores of a split, or nothing where it was never evaluated."""

@@ -2,9 +2,12 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from instar.errors import Again
 from instar.run import cut_back
 
 
@@ -22,19 +25,31 @@ class MetricsLog:
         return os.fstat(self._file).st_size if self._path else 0
 
     def write(self, line: dict[str, Any]) -> None:
+        """Append a point. Raises Again where the disk is full or gone; what is torn then is cut at the next start."""
         self.last = line
         if self._path:
-            os.write(self._file, (json.dumps(line) + "\n").encode())
+            data = (json.dumps(line) + "\n").encode()
+            with self._disk():
+                while data:
+                    data = data[os.write(self._file, data) :]
 
     def sync(self) -> None:
         """Make what was written durable, before a checkpoint says how long it is."""
         if self._path:
-            os.fsync(self._file)
+            with self._disk():
+                os.fsync(self._file)
 
     def cut(self, length: int) -> None:
         """Go back to what a checkpoint remembers: later points belong to steps that are taken again."""
         if self._path:
             cut_back(self._path, length)
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Again(f"{self._path} cannot be written ({error.strerror or error}). See to the disk.") from error
 
     def close(self) -> None:
         if self._path:
