@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from instar.engine.ranks import rendezvous
+from instar.engine.ranks import process, rendezvous
 from instar.engine.ranks import world as worlds
 from instar.engine.ranks.place import Place
 from instar.errors import ConfigError
@@ -96,6 +97,17 @@ def test_a_rank_that_never_comes_is_named(tmp_path: Path) -> None:
     store = rendezvous.open_store(place, folder=tmp_path, timeout=5)
     with pytest.raises(worlds.RankLost, match=r"rank 1, 2 of 3 did not come within 0.2 s \(started by instar\)"):
         rendezvous.gather(store, place, {}, timeout=0.2)
+
+
+def test_a_rank_that_died_while_others_were_awaited_ends_the_waiting(tmp_path: Path) -> None:
+    place = Place(0, 3, 0, 3, "instar", "one")
+    store = rendezvous.open_store(place, folder=tmp_path, timeout=5)
+    child = subprocess.Popen(["sleep", "0"])
+    here = process.me()
+    child.wait()
+    store.set("here/1", json.dumps(process.Process(here.host, here.boot, here.space, child.pid, 1).facts()))
+    with pytest.raises(worlds.RankLost, match=rf"rank 1 of 3 on .* \(process {child.pid}\) ended before all had come"):
+        rendezvous.gather(store, place, here.facts(), timeout=20)
 
 
 def test_rank_0_that_never_comes_is_awaited_by_name(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from instar.engine.ranks import addresses
+from instar.engine.ranks import addresses, process
 from instar.engine.ranks.place import Place
 from instar.errors import AGAIN, InstarError, RunError
 from instar.run import write_atomically
@@ -157,12 +157,32 @@ def gather(store: Store, place: Place, mine: dict[str, Any], *, timeout: float) 
     """
     store.set(f"here/{place.rank}", json.dumps(mine))
     missing = list(range(place.world))
+    here: dict[int, dict[str, Any]] = {}
     for _ in _tries(timeout):
-        missing = [rank for rank in missing if not store.check([f"here/{rank}"])]
+        try:
+            for rank in missing:
+                if store.check([f"here/{rank}"]):
+                    here[rank] = json.loads(store.get(f"here/{rank}"))
+        except dist.DistError as error:
+            raise RankLost(
+                f"rank 0 went away while rank {place.rank} of {place.world} waited for the others"
+            ) from error
+        missing = [rank for rank in missing if rank not in here]
         if not missing:
-            return [json.loads(store.get(f"here/{rank}")) for rank in range(place.world)]
+            return [here[rank] for rank in range(place.world)]
+        _refuse_the_dead(here, place)
     names = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
     raise RankLost(
         f"rank {names} of {place.world} did not come within {timeout:g} s (started by {place.source}). "
         f"Look at its output for the reason."
     )
+
+
+def _refuse_the_dead(here: dict[int, dict[str, Any]], place: Place) -> None:
+    """Do not wait for the last rank where an early one has died meanwhile, as far as it can be seen from here."""
+    for rank, facts in here.items():
+        meant = process.named_in(facts)
+        if meant is not None and meant.state() == "gone":
+            raise RankLost(
+                f"rank {rank} of {place.world} on {meant.host} (process {meant.pid}) ended before all had come"
+            )

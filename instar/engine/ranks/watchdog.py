@@ -248,7 +248,8 @@ class Watchdog:
         why = f"process {process.pid} ended" if process.state() == "gone" else f"process {process.pid}: {why}"
         self._only_once()
         report = self._lost((0,), why)
-        if self._world.rank == 1:
+        others = enumerate(self._world.processes[1:], 1)
+        if self._world.rank == next((rank for rank, each in others if each.state() not in ("gone", "stopped")), 1):
             self._speak(report)
         exits.leave(report.code)
 

@@ -196,17 +196,26 @@ def join(place: Place, *, folder: Path, device: str | torch.device = "cpu", time
     _choose_interface(everybody, place.rank)
     local_rank = place.local_rank if place.local_rank is not None else _count_local(everybody, place.rank)
     own = _own_device(device, local_rank)
-    dist.init_process_group(
-        "gloo" if own.type == "cpu" else "cpu:gloo,cuda:nccl",
-        store=dist.PrefixStore("group", store),
-        rank=place.rank,
-        world_size=place.world,
-        timeout=_COLLECTIVE,
-    )
-    control = dist.new_group(backend="gloo", timeout=_COLLECTIVE)
+    control = _form_groups(place, store, own)
     rendezvous.withdraw(place, folder=folder)
     processes = tuple(process.named_in(one) or process.me() for one in everybody)
     return World(place.rank, place.world, local_rank, own, store, processes, control)
+
+
+def _form_groups(place: Place, store: dist.Store, device: torch.device) -> Any:
+    """Make the group for gradients, and return the one for everything else."""
+    try:
+        dist.init_process_group(
+            "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
+            store=dist.PrefixStore("group", store),
+            rank=place.rank,
+            world_size=place.world,
+            timeout=_COLLECTIVE,
+        )
+        return dist.new_group(backend="gloo", timeout=_COLLECTIVE)
+    except RuntimeError as error:
+        said = str(error).partition("\n")[0][:300]
+        raise RankLost(f"the ranks found each other, but rank {place.rank} could not connect to all: {said}") from error
 
 
 def _introduction(store: dist.Store) -> dict[str, Any]:
