@@ -26,8 +26,8 @@ from instar.engine.ranks import exits, place, reports
 from instar.engine.ranks.reports import Report
 from instar.errors import AGAIN, DONE, ConfigError
 
-# After one rank failed the others get ten seconds in all; what is left after eight is killed.
-_GRACE_SECONDS = 8.0
+# After one rank failed the others get ten seconds in all; what is left after seven is killed.
+_GRACE_SECONDS = 7.0
 _TURN_SECONDS = 0.05
 _KEPT_BYTES = 64 * 1024
 # Signals that end a rank from outside: it did nothing wrong, and the same command carries on.
