@@ -235,24 +235,24 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     run, plan, world = training.run, training.plan, training.world
     found = restore_newest(training)
     _adopt_policy(training)
+    begun = training.standing.samples
     if found is None:
         if world.rank == 0:
             run.log_event("started", rank=0, samples=0, ranks=world.size)
     elif training.standing.samples >= plan.total_samples:
         return Outcome(run, plan, "already", training.standing.best, world.rank)
     elif world.rank == 0:
-        run.log_event("resumed", rank=0, samples=training.standing.samples, checkpoint=found.name, ranks=world.size)
+        _end_a_chain(run, begun)
+        run.log_event("resumed", rank=0, samples=begun, checkpoint=found.name, ranks=world.size)
         training.view.note(f"resumed at epoch {training.standing.samples / plan.epoch_samples:.2f} from {found.name}")
     try:
         if found is None:
             save(training, wait=True)
         state = loop.train(training)
     except Again as stop:
-        if world.rank == 0 and _is_in_vain(run):
-            hopeless = _hopeless(run, stop)
-            run.log_event("failed", rank=0, samples=training.standing.samples, reason=str(hopeless))
-            raise hopeless from stop
         run.log_event("stopped", rank=world.rank, samples=training.standing.samples, reason=str(stop))
+        if world.rank == 0:
+            _end_a_chain(run, begun)
         raise
     except InstarError as error:
         run.log_event("failed", rank=world.rank, samples=training.standing.samples, reason=str(error))
@@ -267,24 +267,40 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     return Outcome(run, plan, state, training.standing.best, world.rank)
 
 
-def _is_in_vain(run: Run) -> bool:
-    """Whether this start and the one before it began at the same position and saved nothing beyond it."""
-    events = run.events()
-    starts = [number for number, event in enumerate(events) if event["event"] in ("started", "resumed")]
-    if len(starts) < 2 or events[starts[-1]]["samples"] != events[starts[-2]]["samples"]:
-        return False
-    since, position = events[starts[-2] :], events[starts[-1]]["samples"]
-    saved = [event["samples"] for event in since if event["event"] == "saved"]
-    return max(saved, default=0) <= position and not any(event["event"] == "micro_batch" for event in since)
+def _end_a_chain(run: Run, position: int) -> None:
+    """End a chain of jobs that would start for ever; a start by hand after that counts anew.
 
-
-def _hopeless(run: Run, stop: Again) -> RunError:
-    """What ends a chain of jobs that would otherwise start for ever."""
-    return RunError(
-        f"{run.path}: two starts in a row ended before anything new was saved, this one by: {stop}. A third would end "
-        f"alike. Give it more time (walltime, the limit of the job) or a faster evaluation (more devices or workers), "
-        f"or see to the disk; then the same command carries on."
+    Raises RunError where the last two starts that were stopped began at this position and saved nothing beyond it.
+    """
+    if _fruitless(run.events(), position) < 2:
+        return
+    reason = next(event.get("reason") for event in reversed(run.events()) if event["event"] == "stopped")
+    text = (
+        f"{run.path}: two starts in a row were stopped before anything new was saved, the last by: {reason}. Another "
+        f"one would end alike. Where time is short, give it more (walltime, the limit of the job) or a faster "
+        f"evaluation (devices, workers); else see to the disk or the machine. Then the same command carries on."
     )
+    run.log_event("failed", rank=0, samples=position, reason=text)
+    raise RunError(text)
+
+
+def _fruitless(events: Sequence[dict[str, Any]], position: int) -> int:
+    """How many of the newest starts began at a position, were stopped, and saved nothing beyond it.
+
+    Those that were killed without a word count neither way.
+    """
+    count = 0
+    names: set[str] = set()
+    for event in reversed(events):
+        names.add(event["event"])
+        if "failed" in names or "micro_batch" in names or (event["event"] == "saved" and event["samples"] > position):
+            break
+        if event["event"] in ("started", "resumed"):
+            if event["samples"] != position:
+                break
+            count += "stopped" in names
+            names.clear()
+    return count
 
 
 def _adopt_policy(training: Training) -> None:

@@ -6,6 +6,7 @@ run that nobody disturbed. A fault `step.end:5:sleep2` only makes sure that a si
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,7 +64,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dic
 
 @pytest.fixture(scope="module")
 def curve(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """The losses of one process without dropout."""
+    """The losses of one process without dropout. They are logged in single precision: a row too many shows at 1e-3."""
     return losses(training.train(tmp_path_factory.mktemp("nobody's"), **EXACT).run)
 
 
@@ -181,7 +182,7 @@ def test_out_of_memory_on_one_rank_halves_the_micro_batch_of_all(train, curve):
     assert it.run.status()["state"] == "stopped"
     assert it.go().code == 0
     assert [event["now"] for event in it.events("micro_batch")] == [2]
-    assert losses(it.run) == pytest.approx(curve, rel=1e-9)
+    assert losses(it.run) == pytest.approx(curve, rel=1e-6)
 
 
 # --- what stands in the folder: rows 13, 15, 21, 28, 30 --------------------------------------------------------------
@@ -222,6 +223,14 @@ def test_two_starts_that_save_nothing_new_end_the_chain(tmp_path):
     assert fingerprint(stopped.run) == fingerprint(whole.run)
 
 
+@pytest.mark.scenario
+def test_a_rank_that_dies_at_the_same_step_every_time_ends_the_chain(train):
+    it = train(ranks=2, train__every="10 min")
+    assert [it.go(fault="step.end@1:2:kill").code for _ in range(3)] == [75, 75, 65]
+    assert "two starts in a row" in it.events("failed")[-1]["reason"]
+    assert it.go().code == 0  # by hand, after the machine was seen to
+
+
 def test_a_disk_that_is_always_full_ends_the_chain_too(tmp_path):
     full = {"fault": "writer.begin:1:enospc", "train__epochs": 1}
     with pytest.raises(Again, match="the disk is full"):
@@ -239,7 +248,7 @@ def test_other_numbers_of_ranks_and_workers_see_the_same_rows(train, curve):
     assert it.go("workers=1", fault="step.end:8:term").code == 75
     assert it.go("devices=2", "workers=1", fault="step.end@0:8:term").code == 75
     assert it.go().code == 0
-    assert losses(it.run) == pytest.approx(curve, rel=1e-9)
+    assert losses(it.run) == pytest.approx(curve, rel=1e-6)
     changes = [(event["before"], event["now"]) for event in it.events("machine_changed")]
     assert changes == [(1, 2), (2, 1)]
 
@@ -329,7 +338,13 @@ def test_a_home_that_cannot_be_written_and_no_shared_memory_are_no_obstacle(trai
     home = it.folder / "home"
     home.mkdir()
     mounts = f"mount -t tmpfs -o ro tmpfs '{home}' && mount -t tmpfs -o ro,size=4k tmpfs /dev/shm"
-    ended = it.go("workers=1", before=isolated(mounts, "--mount"), HOME=str(home), XDG_CACHE_HOME=str(home / ".cache"))
+    ended = it.go(
+        "workers=1",
+        before=isolated(mounts, "--mount"),
+        HOME=str(home),
+        TMPDIR=str(home),
+        XDG_CACHE_HOME=str(home / ".cache"),
+    )
     assert ended.code == 0, ended.output
     assert fingerprint(it.run) == undisturbed(1)
 
@@ -399,3 +414,16 @@ def test_without_any_output_it_trains(train, undisturbed):
     it = train()
     assert it.go(before=["sh", "-c", 'exec "$@" >&- 2>&-', "sh"]).code == 0
     assert fingerprint(it.run) == undisturbed(1)
+
+
+# --- the page that tells of it ---------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_page_names_is_there():
+    tests = Path(__file__).parent.parent
+    page = (tests.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", page)
+    assert len(named) > 50
+    for file, name in named:
+        (path,) = tests.rglob(f"{file}.py")
+        assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{file}::{name} is named in the page and not there"
