@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from instar import experiment as experiments
 from instar import plugins
-from instar.engine import deadline, loop
+from instar.engine import deadline, loop, rates
 from instar.engine import optimise as optimising
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.metrics_log import MetricsLog
@@ -240,8 +240,14 @@ def ours(folder: Path, steps: int) -> Clocks:
     stepper = Stepper(learner, Forward(learner), optimise, plan=numbers, rank=0)
 
     def set_rate(progress: Progress, standing: Any) -> float:
+        seen = rates.through(standing.rate_policy, progress)
         return optimising.set_rate(
-            optimise.optimizer, experiment.optim, experiment.schedule, progress, standing.history
+            optimise.optimizer,
+            experiment.optim,
+            experiment.schedule,
+            seen,
+            standing.history,
+            scale=standing.rate_scale,
         )
 
     deadline.install()

@@ -8,15 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from instar.engine import deadline, faults
 from instar.engine.guard import BadSamples, RollBack, check_numbers
 from instar.engine.pace import Agreed, Pace
 from instar.engine.predict import Abandoned
 from instar.engine.ranks.world import World
 from instar.engine.saving import restore_newest, save
-from instar.engine.step import Batch, Totals, to_device
+from instar.engine.step import Batch, to_device
 from instar.engine.training import Training
 from instar.errors import Again, LearningError
 from instar.plan import Progress
@@ -41,9 +39,10 @@ def _until_the_end(training: Training, pace: Pace) -> str:
     plan, settings, standing = training.plan, training.settings, training.standing
     stream = training.open_stream(standing.samples)
     bad = BadSamples(training)
+    every = _evaluation_interval(training)
     pace.restart(standing.samples)
     while not stops_early(standing.history, training.mode, settings.stop_early):
-        if _evaluation_is_due(training):
+        if _evaluation_is_due(training, every):
             _evaluate(training, pace)
             continue
         if standing.samples >= plan.total_samples:
@@ -67,15 +66,18 @@ def _until_the_end(training: Training, pace: Pace) -> str:
         if standing.samples % (settings.log * plan.batch) == 0:
             check_numbers(training)
             _log(training, pace)
-        if pace.due() and not _evaluation_is_due(training):
+        if pace.due() and not _evaluation_is_due(training, every):
             _act(training, pace.agree())
     save(training, wait=True)
     return "early"
 
 
-def _evaluation_is_due(training: Training) -> bool:
+def _evaluation_interval(training: Training) -> int:
+    return max(1, training.settings.evaluate.samples(**training.lengths()))
+
+
+def _evaluation_is_due(training: Training, every: int) -> bool:
     standing, total = training.standing, training.plan.total_samples
-    every = max(1, training.settings.evaluate.samples(**training.lengths()))
     passed = standing.samples // every > standing.evaluated_at // every
     return passed or (standing.samples >= total and standing.evaluated_at < standing.samples)
 
@@ -146,9 +148,8 @@ def _roll_back(training: Training, position: int) -> None:
 
 def _log(training: Training, pace: Pace) -> None:
     totals = training.stepper.totals
-    vector = training.world.sum(_with_rows(totals))
-    rows = float(vector[-1])
-    means = {name: float(vector[index]) / rows for index, name in enumerate(totals.names)}
+    *sums, rows = training.world.sum(totals.with_rows()).tolist()
+    means = {name: value / rows for name, value in zip(totals.names, sums, strict=True)}
     totals.clear()
     training.metrics.write(
         {
@@ -168,10 +169,6 @@ def _rate(training: Training) -> float:
     """The learning rate of the newest step; found anew, so that a start in between gives the same."""
     newest = training.plan.progress(training.standing.samples - training.plan.batch)
     return training.set_rate(newest, training.standing)
-
-
-def _with_rows(totals: Totals) -> torch.Tensor:
-    return torch.cat([totals.sums.cpu(), torch.tensor([totals.rows], dtype=torch.float64)])
 
 
 def _evaluate(training: Training, pace: Pace) -> None:

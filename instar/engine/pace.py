@@ -1,5 +1,6 @@
 """Speed, and when it is time for the ranks to ask one another."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from instar.engine.step import Batch
 from instar.engine.training import Training
 
 _AGREE_SECONDS = 0.5  # how long a signal may wait for the next agreement
+_LOOK_SECONDS = 0.05  # how long a clock or the end of a save may wait where there is nobody to agree with
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,12 @@ class Pace:
 
     def __init__(self, training: Training):
         self._training = training
-        self._every = training.settings.every
+        every = training.settings.every
+        self._every_seconds = every.seconds if every.is_time else math.inf
+        self._every_samples = math.inf if every.is_time else max(1, every.samples(**training.lengths()))
         self._interval = 1
         self._since = 0
+        self._look_at = 0.0
         self._saved_at = time.monotonic()
         self._saved_samples = 0
         self.restart(training.standing.samples)
@@ -40,12 +45,23 @@ class Pace:
         self._since += 1
         self._steps += 1
         self._worker_seconds += batch["seconds"]
-        self._worker_rows += len(batch["row"])
+        self._worker_rows += batch["row"].numel()
         self._training.view.step(samples)
 
     def due(self) -> bool:
-        """Whether this step boundary is one at which ranks agree; the same on every rank."""
-        return self._since >= self._interval
+        """Whether this step boundary is one at which ranks agree; the same on every rank.
+
+        One that is alone needs no agreement: it acts where there is something to act on, and looks at clocks sometimes.
+        """
+        if self._training.world.size > 1:
+            return self._since >= self._interval
+        if deadline.received() is not None or self._save_due_by_samples():
+            return True
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + _LOOK_SECONDS
+        return True
 
     def agree(self) -> Agreed:
         training = self._training
@@ -66,10 +82,11 @@ class Pace:
         return Agreed(stop, save)
 
     def _save_due(self) -> bool:
-        if self._every.is_time:
-            return self._training.world.rank == 0 and time.monotonic() - self._saved_at >= self._every.seconds
-        length = max(1, self._every.samples(**self._training.lengths()))
-        return self._training.standing.samples - self._saved_samples >= length
+        by_time = self._training.world.rank == 0 and time.monotonic() - self._saved_at >= self._every_seconds
+        return by_time or self._save_due_by_samples()
+
+    def _save_due_by_samples(self) -> bool:
+        return self._training.standing.samples - self._saved_samples >= self._every_samples
 
     def speeds(self) -> dict[str, float]:
         """Images per second of all ranks, and what the loader could do, since the last evaluation."""

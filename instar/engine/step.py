@@ -46,7 +46,8 @@ class Totals:
         self.names: tuple[str, ...] = ()
         self.rows = 0
         self._sums: list[float] = []
-        self._waiting: list[tuple[int, int, list[Tensor]]] = []
+        self._waiting: list[Tensor] = []
+        self._steps: list[tuple[int, int]] = []  # position and rows of what waits
         self._bad: int | None = None
 
     def add(self, losses: Mapping[str, Tensor], rows: int, *, position: int) -> None:
@@ -54,18 +55,18 @@ class Totals:
         if len(losses) != len(self.names):
             self.names = tuple(losses)
             self.sums = torch.zeros(len(losses), dtype=torch.float64)
-        self._waiting.append((position, rows, [value.detach() for value in losses.values()]))
+        self._waiting += [value.detach() for value in losses.values()]
+        self._steps.append((position, rows))
         self.rows += rows
 
     @property
     def sums(self) -> Tensor:
         """One float64 number for each name."""
-        self._settle()
-        return torch.tensor(self._sums, dtype=torch.float64)
+        return self.with_rows()[:-1]
 
     @sums.setter
     def sums(self, sums_S: Tensor) -> None:
-        self._waiting.clear()
+        self._forget_waiting()
         self._sums = sums_S.tolist()
 
     def first_not_finite(self) -> int | None:
@@ -74,8 +75,13 @@ class Totals:
         bad, self._bad = self._bad, None
         return bad
 
+    def with_rows(self) -> Tensor:
+        """The sums, and the number of rows after them."""
+        self._settle()
+        return torch.tensor([*self._sums, self.rows], dtype=torch.float64)
+
     def clear(self) -> None:
-        self._waiting.clear()
+        self._forget_waiting()
         self._sums = [0.0] * len(self.names)
         self._bad = None
         self.rows = 0
@@ -83,14 +89,18 @@ class Totals:
     def _settle(self) -> None:
         if not self._waiting:
             return
-        values = iter(torch.stack([value for _, _, losses in self._waiting for value in losses]).tolist())
-        for position, rows, losses in self._waiting:
-            for index, _ in enumerate(losses):
-                value = next(values)
+        values, width = torch.stack(self._waiting).tolist(), len(self._sums)
+        for number, (position, rows) in enumerate(self._steps):
+            for index in range(width):
+                value = values[number * width + index]
                 self._sums[index] += rows * value
                 if self._bad is None and not math.isfinite(value):
                     self._bad = position
+        self._forget_waiting()
+
+    def _forget_waiting(self) -> None:
         self._waiting.clear()
+        self._steps.clear()
 
 
 class Stepper:
@@ -122,7 +132,7 @@ class Stepper:
         """Forward, backward and update for this rank's rows of the step at `progress`."""
         seed_generators(self.device, self.plan.seed, progress.samples, self._rank)
         self.optimise.zero()
-        rows = len(batch["row"])
+        rows = batch["row"].numel()
         if rows <= self.micro:
             self._one(batch, rows, progress)
         else:
