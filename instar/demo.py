@@ -13,7 +13,7 @@ name: digits
 seed: 0
 data:     {root: ROOT, reader: {kind: image_label, channels: 1}}
 model:    {kind: resnet9, width: 16}
-task:     {kind: classification, label_smoothing: 0.1}
+task:     classification
 augment:  {kind: digits, size: 16}
 optim:    {kind: adamw, lr: 3.0e-3, weight_decay: 0.05}
 schedule: {kind: cosine, warmup: 10 %}

@@ -34,6 +34,9 @@ The same keys in recipes and on the command line: instar show lists them. Every 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns the exit code, except to a rank among others, which leaves with it."""
     terminal.prepare()
+    # OpenMP's threads spin while they wait for each other. Where readers, or other people, want the same cores, a step
+    # took ten times as long (42 ms asleep, 578 spinning, two threads on two busy cores). Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code = _guarded(list(sys.argv[1:] if arguments is None else arguments))
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
