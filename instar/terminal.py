@@ -3,6 +3,7 @@
 Plain text without a library: printing must cost the training nothing, and help must not wait for an import.
 """
 
+import math
 import os
 import shutil
 import sys
@@ -50,19 +51,29 @@ def is_live(stream: TextIO | None) -> bool:
 class Terminal:
     """Watches a training (see engine/view.py) and shows it on standard output.
 
-    metric       the score of the validation split to show
+    metric       the task's own score, to show for the validation split
+    watched      the score that chooses the best checkpoint; by default the same
     experiment   what is learnt, for the first lines
     level        silent: nothing · quiet: what should be known · full: everything
     """
 
-    def __init__(self, *, metric: str, experiment: Any = None, level: str = "full", stream: TextIO | None = None):
+    def __init__(
+        self,
+        *,
+        metric: str,
+        watched: str | None = None,
+        experiment: Any = None,
+        level: str = "full",
+        stream: TextIO | None = None,
+    ):
         self._metric = metric
+        self._watched = watched or metric
         self._experiment = experiment
         self._level = level
         self._stream = stream if stream is not None else sys.stdout
-        self._live = level == "full" and is_live(self._stream)
+        live = level == "full" and is_live(self._stream)
         self._begun = time.monotonic()
-        self._due = 0.0
+        self._due = 0.0 if live else math.inf
         self._first: tuple[float, int] | None = None
         self._total = self._epoch_samples = self._batch = 0
         self._losses: list[float] = []
@@ -91,8 +102,7 @@ class Terminal:
         self._due = now + _REFRESH
         if self._first is None:
             self._first = (now, samples)
-        if self._live:
-            self._draw(self._progress(samples, now))
+        self._draw(self._progress(samples, now))
 
     def losses(self, line: dict[str, Any]) -> None:
         self._losses.append(float(line.get("loss", float("nan"))))
@@ -107,8 +117,11 @@ class Terminal:
         parts = [self._epochs(float(line.get("epoch", 0.0)))]
         if self._losses:
             parts.append(f"loss {formats.loss(sum(self._losses) / len(self._losses))}")
-        if self._metric in line:
-            parts.append(f"val {score(self._metric, float(line[self._metric]))}{'*' if best else ' '}")
+        for name in dict.fromkeys([self._metric, self._watched]):
+            if name in line:
+                shown = "val" if name == self._metric else f"val {name}"
+                star = ("*" if best else " ") if name == self._watched else ""
+                parts.append(f"{shown} {score(name, float(line[name]))}{star}")
         parts += [part for part in (_speed(line), clock(time.monotonic() - self._begun)) if part]
         self._losses.clear()
         self._first = None
@@ -128,7 +141,7 @@ class Terminal:
 
     def _draw_now_and_then(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now >= self._due and self._live:
+        if now >= self._due:
             self._due = now + _REFRESH
             self._draw(f"{what}  {bar(done / max(1, total))}  {count(done)} of {count(total)}")
 
@@ -166,7 +179,7 @@ class Terminal:
             self._stream.write(fitting(text, self._stream))
             self._stream.flush()
         except (OSError, ValueError):
-            self._level, self._live = "silent", False
+            self._level, self._due = "silent", math.inf
 
 
 def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> list[str]:

@@ -149,3 +149,10 @@ def test_an_epoch_without_validation_rows_still_has_its_line():
     stream.truncate(0)
     view.epoch({"epoch": 0.5}, best=False)
     assert stream.getvalue().strip("\x00").startswith("0.50/12")
+
+
+def test_a_watched_score_stands_beside_the_tasks_own():
+    stream = io.StringIO()
+    view = Terminal(metric="accuracy", watched="loss", stream=stream)
+    view.epoch({**VAL, "loss": 0.5}, best=True)
+    assert "val 71.4 %  val loss 0.5*" in stream.getvalue()

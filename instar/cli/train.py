@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from instar import formats, terminal
+from instar import formats, plugins, terminal
 from instar.cli.words import Words, to_type
 from instar.engine import deadline
 from instar.errors import DONE, ConfigError
@@ -123,7 +123,8 @@ def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start")
     from instar import train as stage
 
     level = "silent" if "json" in words else "quiet" if "quiet" in words else "full"
-    view = terminal.Terminal(metric=_metric(experiment), experiment=experiment, level=level)
+    metric = plugins.load("tasks", experiment.task.kind).METRIC
+    view = terminal.Terminal(metric=metric, watched=experiment.train.metric, experiment=experiment, level=level)
     options = stage.Options(
         run_name=start.run,
         runs_folder=start.runs,
@@ -143,14 +144,8 @@ def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start")
     finally:
         view.clear()
     if outcome.rank == 0:
-        _finish(words, outcome, metric=_metric(experiment), site=site)
+        _finish(words, outcome, metric=metric, site=site)
     return DONE
-
-
-def _metric(experiment: "Experiment") -> str:
-    from instar import plugins
-
-    return experiment.train.metric or plugins.load("tasks", experiment.task.kind).METRIC
 
 
 def _finish(words: Words, outcome: Any, *, metric: str, site: "Site") -> None:
@@ -177,7 +172,9 @@ def ending(run: Any, best: dict[str, Any], split: str | None, scores: dict[str, 
     """The last lines of a training: how good it is, where to look, what to type next."""
     results = []
     if best:
-        results.append(f"val {formats.score(metric, best['value'])} (epoch {formats.epoch(best['epoch'])})")
+        watched = best.get("metric", metric)
+        shown = "val" if watched == metric else f"val {watched}"
+        results.append(f"{shown} {formats.score(watched, best['value'])} (epoch {formats.epoch(best['epoch'])})")
     if metric in scores and split == "test":
         ends = (scores.get("intervals") or {}).get(metric)
         spread = f" {formats.interval(metric, *ends)}" if ends else ""
