@@ -12,6 +12,7 @@ from instar.cli import compare, train, why
 from instar.cli.words import parse
 from instar.errors import Again, ConfigError, RunError
 from instar.run import Run
+from tests.fakes.images import folder_of_images
 
 HERE = Path(__file__).parent.parent
 
@@ -400,3 +401,66 @@ def test_a_run_is_not_compared_with_itself(runs, capsys):
     name = "flowers-mossy-lynx"
     assert cli.main(["compare", name, str(runs / name), f"runs={runs}"]) == RunError.exit_code
     assert "the same run is there twice" in capsys.readouterr().err
+
+
+# --- a whole life, in this process ---
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory):
+    """Words that train something tiny, and the folder its run is in."""
+    home = tmp_path_factory.mktemp("it's home")
+    images = folder_of_images(home / "my images", classes=2, each=12)
+    words = [str(images), "model={kind: resnet9, width: 4}", "size=8", "augment.kind=none", "epochs=2", "batch=8"]
+    return [*words, "workers=0", "device=cpu", f"runs={home / 'runs'}", "run=first"], home / "runs" / "first"
+
+
+def test_a_run_is_trained_scored_and_shown(life, capsys):
+    words, folder = life
+    assert cli.main(["train", *words]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("data     24 images, 2 classes, median 8x8")
+    assert "\n 2/2  " in out and "best     val " in out and "test " in out
+    assert f"look     {folder / 'report.html'}" in out
+    assert (folder / "report.html").stat().st_size > 1000
+
+
+def test_the_same_command_again_repeats_nothing(life, capsys):
+    words, folder = life
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert cli.main(["train", *words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["state"] == "already" and 0 <= told["scores"]["accuracy"] <= 1
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_configuration_in_the_same_folder_lists_what_differs(life, capsys):
+    words, _ = life
+    assert cli.main(["train", *words, "lr=0.5", "seed=7"]) == 65
+    told = capsys.readouterr().err
+    assert "optim.lr: 0.001 -> 0.5" in told and "seed: 0 -> 7" in told
+
+
+def test_a_dry_run_changes_nothing(life, capsys):
+    words, folder = life
+    assert cli.main(["train", *words[:-1], "run=never", "--dry"]) == 0
+    out = capsys.readouterr().out
+    assert "plan     cpu" in out and out.splitlines()[-1].startswith("next     instar train ")
+    assert not (folder.parent / "never").exists()
+
+
+def test_a_run_is_evaluated_reported_and_explained(life, capsys):
+    _, folder = life
+    assert cli.main(["evaluate", str(folder), "split=val", "device=cpu", "workers=0"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert cli.main(["report", str(folder)]) == 0
+    assert cli.main(["why", str(folder)]) == 0
+    assert "state    done" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(folder), "split=nothing"]) == 65
+
+
+def test_no_traceback_where_there_are_no_images(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["train", str(tmp_path / "empty"), f"runs={tmp_path}", "device=cpu"]) == 65
+    told = capsys.readouterr().err
+    assert told.startswith("instar: ") and "Traceback" not in told
