@@ -4,6 +4,7 @@ Slow (each imports torch twice), so `make scenarios` runs it.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,14 +37,20 @@ try:
                 raise Again("told to stop")
             if step == 10:
                 (folder / f"running.{world.rank}").write_text(str(os.getpid()))
+            if step == 30 and what == "short":
+                break
             if step == 20 and what == "raise" and world.rank == 1:
                 raise ValueError("the pixel is missing")
             time.sleep(0.01)
 except Again as error:
     reports.tell(reports.of(error, world.rank))
     world.leave(75)
+(folder / f"left.{world.rank}").write_text(f"{here.source} {world.rank} {world.size} {world.local_rank}")
 world.leave(0)
 """
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("INSTAR_", "SLURM_"))}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable]
 
 
 class Launched:
@@ -54,10 +61,9 @@ class Launched:
         self.folder.mkdir()
         code = "import sys; from instar.engine.ranks import launch; n, *command = sys.argv[1:]\n"
         code += "sys.exit(launch.ranks([], int(n), command=command))"
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(("INSTAR_", "SLURM_"))}
         self.launcher = subprocess.Popen(
             [sys.executable, "-c", code, "2", sys.executable, str(script), str(self.folder), what],
-            env=environ,
+            env=CLEAN,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -132,3 +138,17 @@ def test_nothing_survives_a_killed_launcher(begin) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < end, "a rank is still there"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "name"), [(TORCHRUN, "torchrun"), (MPIRUN, "openmpi")], ids=["torchrun", "mpirun"]
+)
+def test_what_another_launcher_started_is_joined(tmp_path: Path, launcher: list[str], name: str) -> None:
+    if shutil.which(launcher[0]) is None:
+        pytest.skip(f"{launcher[0]} is not installed")
+    script, folder = tmp_path / "a rank.py", tmp_path / "run"
+    script.write_text(RANK)
+    folder.mkdir()
+    done = subprocess.run([*launcher, str(script), str(folder), "short"], env=CLEAN, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    assert [(folder / f"left.{rank}").read_text() for rank in range(2)] == [f"{name} 0 2 0", f"{name} 1 2 1"]

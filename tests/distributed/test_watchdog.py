@@ -139,7 +139,7 @@ def test_a_rank_that_ends_without_a_word_is_named(start) -> None:
 
 def test_a_pause_of_all_ranks_is_no_fault(start) -> None:
     """As when a laptop is closed, or a job is suspended and resumed."""
-    ranks = start(2, _train, "", 5, 300)
+    ranks = start(2, _train, "", 5, 120)
     ranks.wait_for("running")
     for rank in (0, 1):
         os.kill(ranks.pid(rank), signal.SIGSTOP)

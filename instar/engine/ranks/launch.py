@@ -207,12 +207,17 @@ class _Rank:
 
     def look(self) -> None:
         """Note whether it has ended, and sweep up the workers it left."""
-        if self.has_ended or os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if self.has_ended or not self._is_over():
             return
         _kill_group(self.process.pid)  # before its number is free for others
         code = self.process.wait()
         self.has_ended = True
         self.end = End(self.rank, code, time.monotonic(), by_us=self._told_to_end and code in _FROM_OUTSIDE)
+
+    def _is_over(self) -> bool:
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self.process.poll() is not None
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _see_to_the_end(started: list[_Rank], waiting: list[int]) -> None:
