@@ -215,8 +215,8 @@ def _split(plan: Any, facts: dict[str, Any]) -> str:
 
 def _work(plan: Any) -> str:
     device = f"{plan.devices} x {plan.device}" if plan.devices > 1 else plan.device
-    epochs = plan.total_samples / plan.epoch_samples
-    return f"{device} {plan.precision}, batch {plan.batch}, {epochs:.3g} epochs = {count(plan.steps)} steps"
+    epochs = formats.epoch(plan.total_samples / plan.epoch_samples, step=plan.batch / plan.epoch_samples)
+    return f"{device} {plan.precision}, batch {plan.batch}, {epochs} epochs = {count(plan.steps)} steps"
 
 
 def _left_out(manifest: Any) -> list[str]:
