@@ -15,6 +15,7 @@ from instar.engine.ranks.parallel import (
     bare,
     full,
     full_state,
+    gathered,
     like,
     load_full_state,
     parallel,
@@ -200,6 +201,41 @@ def _sharded(world: World, start: dict[str, Tensor]) -> dict[str, object]:
         "state": {name: tensor.numpy() for name, tensor in state.items()},
         "moments": {name: tensor.shape for name, tensor in full(moments).items()},
     }
+
+
+class Wrapped(nn.Module):
+    """As the engine wraps a learner: training calls it, an evaluation calls the module inside."""
+
+    def __init__(self, learned: nn.Module):
+        super().__init__()
+        self.learned = learned
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.learned(x)
+
+
+def _evaluated(world: World) -> dict[str, object]:
+    parallels._BLOCK_PARAMETERS = 200
+    learned = net()
+    module = parallel(Wrapped(learned), world, kind="fsdp")
+    _, optimizer = train(module, world, range(3))
+    x, _ = global_batch(9, torch.float64)
+    outputs = []
+    for _ in range(2):
+        with gathered(module), torch.no_grad():
+            outputs.append(learned(x).tolist())
+        train(module, world, range(3, 4), optimizer=optimizer)
+    whole = _from_rank_0(world, full_state(learned))
+    plain = net().eval()
+    load_full_state(plain, whole)
+    with gathered(module), torch.no_grad():
+        return {"before": outputs[0], "after": learned(x).tolist(), "plain": plain(x).tolist()}
+
+
+def test_a_part_of_a_divided_model_can_be_evaluated(together) -> None:
+    first, second = together(2, _evaluated)
+    assert first == second and first["before"] != first["after"]
+    np.testing.assert_allclose(first["after"], first["plain"], rtol=1e-12)
 
 
 def _from_rank_0(world: World, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -63,6 +63,22 @@ def accumulating(module: nn.Module) -> Iterator[None]:
         set_sync(True)
 
 
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Within it, parts of a sharded module can be called by themselves, as an evaluation does. Every rank must enter.
+
+    module   what `parallel` returned, after its first step
+    """
+    sharded = [part for part in module.modules() if hasattr(part, "unshard")]
+    for part in sharded:
+        cast(Any, part).unshard()
+    try:
+        yield
+    finally:
+        for part in sharded:
+            cast(Any, part).reshard()
+
+
 def share_buffers(module: nn.Module, world: World) -> None:
     """Give every rank rank 0's buffers (running statistics): before every evaluation, so that all judge one model."""
     if world.size == 1:
