@@ -43,7 +43,9 @@ def write(path: Path, holder: process.Process, **facts: object) -> None:
 
 def start(path: Path, body: str) -> "subprocess.Popen[str]":
     """A process that takes the lease and then does `body`."""
-    code = "import sys, time\nfrom pathlib import Path\nfrom instar.engine.ranks import lease\npath = Path(sys.argv[1])\n"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom instar.engine.ranks import lease\npath = Path(sys.argv[1])\n"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code + textwrap.dedent(body), str(path)],
         stdin=subprocess.PIPE,
