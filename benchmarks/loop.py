@@ -41,6 +41,7 @@ from instar.engine.metrics_log import MetricsLog
 from instar.engine.ranks import process
 from instar.engine.ranks.watchdog import Watchdog
 from instar.engine.ranks.world import World
+from instar.engine.saving import save
 from instar.engine.step import Forward, Stepper
 from instar.engine.training import Training
 from instar.networks import Encoder, Learner
@@ -51,7 +52,7 @@ from instar.terminal import Terminal
 BARE, OURS, FABRIC = "bare loop", "instar", "Fabric"
 THIN, DEFAULT = "Lightning Trainer, thin", "Lightning Trainer, as it comes"
 COUNTS, TORCHMETRICS = "confusion counts", "torchmetrics accuracy.update"
-BATCH, FEATURES, CLASSES, WARM = 8, 48, 10, 50
+BATCH, FEATURES, CLASSES, WARM = 8, 48, 10, 200
 SGD = {"lr": 0.01, "momentum": 0.9, "fused": True}
 MOST_US, MOST_METRICS_US = 25.0, 30.0
 
@@ -276,6 +277,7 @@ def ours(folder: Path, steps: int) -> Clocks:
             metric="accuracy",
             mode="max",
         )
+        save(training, wait=True)  # as every training does; the writer has started when it returns
         assert loop.train(training) == "finished"
         training.metrics.close()
     deadline.restore()

@@ -125,12 +125,13 @@ class Stepper:
         self.device = torch.device(plan.device)
         self.totals = Totals()
         self._rank = rank
+        self._key = key_of((plan.seed, 2))
         self._norms: list[tuple[int, Tensor]] = []
         self._autocast = autocast(plan.precision, self.device)
 
     def take(self, batch: Batch, progress: Progress) -> None:
         """Forward, backward and update for this rank's rows of the step at `progress`."""
-        seed_generators(self.device, self.plan.seed, progress.samples, self._rank)
+        seed_generators(self.device, key_of((progress.samples, self._rank), after=self._key))
         self.optimise.zero()
         rows = batch["row"].numel()
         if rows <= self.micro:
@@ -186,12 +187,11 @@ class Stepper:
         )
 
 
-def seed_generators(device: torch.device, seed: int, samples: int, rank: int) -> None:
-    """Make dropout and its like a function of (seed, position, rank), so that no generator needs saving."""
-    key = key_of((seed, 2, samples, rank)) >> 1
-    torch.default_generator.manual_seed(key)
+def seed_generators(device: torch.device, key: int) -> None:
+    """Make dropout and its like a function of a key of (seed, position, rank), so that no generator needs saving."""
+    torch.default_generator.manual_seed(key >> 1)
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(key)
+        torch.cuda.default_generators[device.index or 0].manual_seed(key >> 1)
 
 
 def autocast(precision: str, device: torch.device) -> "type[AbstractContextManager[Any]]":

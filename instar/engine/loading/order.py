@@ -138,10 +138,13 @@ def _scramble(digit_N: np.ndarray, key_M: np.ndarray, turn: int) -> np.ndarray:
     return value_N
 
 
-def key_of(parts: tuple[int, ...]) -> int:
-    """A 64-bit key from integers, the same on every machine. Source of the mixer: Steele et al. 2014, SplitMix64."""
+def key_of(parts: tuple[int, ...], *, after: int = 0) -> int:
+    """A 64-bit key from integers, the same on every machine. Source of the mixer: Steele et al. 2014, SplitMix64.
+
+    after   the key of the integers before these: key_of((a, b)) is key_of((b,), after=key_of((a,)))
+    """
     # Plain integers: it stands in every step, and arrays of one number would take ten times as long.
-    state = 0
+    state = after
     for part in parts:
         state = _mix((state + (part & _MASK) + 0x9E3779B97F4A7C15) & _MASK)
     return state

@@ -51,7 +51,7 @@ class World:
 
     def agree(self, flags: Sequence[float]) -> list[float]:
         """The largest value of each flag over all ranks, the same list on every rank. None may be NaN."""
-        return self.ask(flags).result()
+        return self.ask(flags).result() if self.size > 1 else [float(flag) for flag in flags]
 
     def ask(self, flags: Sequence[float]) -> "Answer":
         """`agree` in two halves: asked now, and answered when `result()` is called, on every rank at the same place."""
