@@ -20,7 +20,7 @@ from instar import experiment as experiments
 from instar import manifest as manifests
 from instar import plugins
 from instar import predictions as stored
-from instar.errors import CheckpointError, DataError, RunError
+from instar.errors import Again, CheckpointError, DataError, RunError
 from instar.experiment import Experiment
 from instar.manifest import Manifest
 from instar.metrics import intervals
@@ -46,7 +46,8 @@ def evaluate(
     checkpoint   best or latest
     world        the ranks that do it together; by default this process alone. Only rank 0 gets and writes the scores
     tick         told the rows done so far
-    Raises RunError or CheckpointError where there is nothing to evaluate, DataError where the split has no rows.
+    Raises RunError or CheckpointError where there is nothing to evaluate, DataError where the split has no rows, and
+    Again where a signal came meanwhile.
     """
     experiment, manifest, site = experiments.load(run.path), _manifest(run), site or Site()
     with nullcontext(world) if world is not None else _alone(run, site) as together:
@@ -76,7 +77,7 @@ def predict(
     tick: Callable[[int], None],
 ) -> Predictions | None:
     """What a checkpoint says about the rows of a split, in the order of the manifest; None on ranks other than 0."""
-    from instar.engine import build, planning
+    from instar.engine import build, deadline, planning
     from instar.engine import predict as engine
     from instar.engine.loading import loaders
 
@@ -92,21 +93,26 @@ def predict(
     def note_bad(row: int, reason: str) -> None:
         run.log_event("bad_sample", rank=world.rank, split=split, row=row, path=manifest.ids[row], reason=reason)
 
-    columns = engine.split(
-        learner,
-        partial(
-            loaders.eval_stream,
-            reader,
-            batch=plan.micro,
-            workers=plan.workers,
-            timeout=site.timeout.seconds,
-            on_bad=note_bad,
-        ),
-        rows,
-        precision=plan.precision,
-        world=world,
-        tick=tick,
+    batches = partial(
+        loaders.eval_stream,
+        reader,
+        batch=plan.micro,
+        workers=plan.workers,
+        timeout=site.timeout.seconds,
+        on_bad=note_bad,
     )
+    try:
+        columns = engine.split(
+            learner,
+            batches,
+            rows,
+            precision=plan.precision,
+            world=world,
+            tick=tick,
+            stopping=lambda: deadline.received() is not None,
+        )
+    except engine.Abandoned as given_up:
+        raise Again(f"signal {deadline.received()} while the {split} rows were scored") from given_up
     if not columns:
         return None
     # A row that cannot be read comes back without its label, so that no score counts it.
