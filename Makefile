@@ -8,7 +8,7 @@ demo: setup           ## handwritten digits to an evaluated classifier and its p
 	.venv/bin/instar demo
 
 test: setup           ## the tests, without network or GPU
-	$(PY) -m pytest -m "not scenario" -n 2
+	$(PY) -m pytest -m "not scenario" -n 2 --dist worksteal
 
 check: setup          ## format, lint, types, layers
 	.venv/bin/ruff format --check instar tests benchmarks
