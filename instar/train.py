@@ -278,7 +278,7 @@ def _end_a_chain(run: Run, position: int) -> None:
     text = (
         f"{run.path}: two starts in a row were stopped before anything new was saved, the last by: {reason}. Another "
         f"one would end alike. Where time is short, give it more (walltime, the limit of the job) or a faster "
-        f"evaluation (devices, workers); else see to the disk or the machine. Then the same command carries on."
+        f"evaluation (devices, workers); else mend that reason. Then the same command carries on."
     )
     run.log_event("failed", rank=0, samples=position, reason=text)
     raise RunError(text)

@@ -255,7 +255,7 @@ def test_a_disk_that_is_always_full_ends_the_chain_too(tmp_path):
     full = {"fault": "writer.begin:1:enospc", "train__epochs": 1}
     with pytest.raises(Again, match="the disk is full"):
         training.train(tmp_path, **full)
-    with pytest.raises(RunError, match=r"two starts in a row .* see to the disk"):
+    with pytest.raises(RunError, match=r"two starts in a row .* the disk is full"):
         training.train(tmp_path, **full)
     assert training.train(tmp_path, train__epochs=1).state == "finished"
 
