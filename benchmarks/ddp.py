@@ -212,6 +212,7 @@ def rows(given: Any, world: Any) -> dict[str, Any]:
         "label": torch.randint(0, 10, (count,), generator=generator),
         "row": torch.arange(count),
         "bad": [],
+        "notes": [],
         "seconds": 0.0,
     }
 

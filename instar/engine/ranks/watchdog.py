@@ -57,6 +57,7 @@ class Watchdog:
         self._world = world
         self._patience, self._stall, self._on_event = patience, stall, on_event
         self._step, self._phase, self._moves, self._beats = 0, "start", 0, 0
+        self._next_in_line = 1
         self._main = threading.get_ident()
         self._seen: set[int] = set()
         self._ended = threading.Event()
@@ -146,6 +147,8 @@ class Watchdog:
             if self._world.store is None:
                 if moving.stands_still(self._moves, now) > self._stall:
                     self._obey(self._stalled({0: self._mark()}))
+            elif moving.stands_still(self._beats, now) == 0.0:
+                self._next_in_line = self._speaker_after_rank_0()
             elif moving.stands_still(self._beats, now) > self._patience:
                 self._lose_rank_0(f"it did not answer for {self._patience:g} s")
 
@@ -242,14 +245,21 @@ class Watchdog:
         hosts = sorted({self._world.processes[rank].host for rank in ranks})
         return f"rank {', '.join(map(str, ranks))} of {self._world.size} on {', '.join(hosts)}"
 
+    def _speaker_after_rank_0(self) -> int:
+        """Who speaks if rank 0 is lost. Settled while all is well: afterwards each finds the others gone or going."""
+        first, *others = self._world.processes
+        elsewhere = [rank for rank, each in enumerate(others, 1) if each.host != first.host]
+        if elsewhere:
+            return elsewhere[0]  # a whole machine may go at once
+        return next((rank for rank, each in enumerate(others, 1) if each.state() not in ("gone", "stopped")), 1)
+
     def _lose_rank_0(self, why: str) -> NoReturn:
         """The store is rank 0's, so nothing can be told to anybody through it: every rank finds out for itself."""
         process = self._world.processes[0]
         why = f"process {process.pid} ended" if process.state() == "gone" else f"process {process.pid}: {why}"
         self._only_once()
         report = self._lost((0,), why)
-        others = enumerate(self._world.processes[1:], 1)
-        if self._world.rank == next((rank for rank, each in others if each.state() not in ("gone", "stopped")), 1):
+        if self._world.rank == self._next_in_line:
             self._speak(report)
         exits.leave(report.code)
 
