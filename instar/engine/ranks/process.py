@@ -3,6 +3,7 @@
 A process number alone names nobody: numbers are used again, and containers count their own. Standard library only.
 """
 
+import functools
 import os
 import socket
 import time
@@ -48,12 +49,17 @@ class Process:
 
 def me() -> Process:
     """This process."""
-    seen = _stat(os.getpid())
+    return _identify(os.getpid())  # which a fork changes, and nothing else
+
+
+@functools.lru_cache(maxsize=1)
+def _identify(pid: int) -> Process:
+    seen = _stat(pid)
     return Process(
         host=socket.gethostname(),
         boot=_text("/proc/sys/kernel/random/boot_id"),
         space=_link("/proc/self/ns/pid"),
-        pid=os.getpid(),
+        pid=pid,
         start=-1 if seen is None else seen[1],
     )
 
