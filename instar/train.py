@@ -239,7 +239,7 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     if found is None:
         if world.rank == 0:
             run.log_event("started", rank=0, samples=0, ranks=world.size)
-    elif training.standing.samples >= plan.total_samples:
+    elif training.standing.samples >= plan.total_samples == training.standing.evaluated_at:
         return Outcome(run, plan, "already", training.standing.best, world.rank)
     elif world.rank == 0:
         _end_a_chain(run, begun)

@@ -41,6 +41,15 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path):
     assert len(events(stopped.run, "resumed")) == 3
 
 
+def test_told_to_stop_in_the_last_evaluation_it_is_made_up_for(tmp_path):
+    whole = train(tmp_path, run="whole", train__epochs=2, train__evaluate="2 epochs")
+    with pytest.raises(Again):
+        train(tmp_path, run="stopped", train__epochs=2, train__evaluate="2 epochs", fault="loop.evaluate:1:term")
+    stopped = train(tmp_path, run="stopped", train__epochs=2, train__evaluate="2 epochs")
+    assert stopped.state == "finished"
+    assert fingerprint(stopped.run) == fingerprint(whole.run)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adagrad", "adadelta", "asgd", "lamb", "lars"])
 def test_every_optimizer_resumes_exactly(tmp_path, optimizer):
     changes = {"optim": {"kind": optimizer, "lr": 0.01}, "train__epochs": 2}

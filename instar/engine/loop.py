@@ -196,6 +196,7 @@ def _evaluate(training: Training, pace: Pace) -> None:
         epoch = round(standing.samples / plan.epoch_samples, 3)
         standing.best = {"metric": training.metric, "value": value, "samples": standing.samples, "epoch": epoch}
     training.view.epoch(training.metrics.last, best=improved)
+    training.saved_at = -1  # a save made here before the evaluation does not know of it
     save(training, best=improved)
     pace.restart(standing.samples)
     _act(training, pace.agree())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from instar.engine import faults
 from instar.engine.loading.order import key_of
 from instar.engine.optimise import Ema, Optimise
-from instar.engine.ranks.parallel import accumulating
+from instar.engine.ranks.parallel import accumulating, local
 from instar.networks import Learner
 from instar.plan import Plan, Progress
 
@@ -181,7 +181,8 @@ class Stepper:
 
     def weights_are_finite(self) -> bool:
         """Whether every trained number may be saved."""
-        tensors = [tensor for tensor in self.learner.module.state_dict().values() if tensor.is_floating_point()]
+        state = self.learner.module.state_dict()
+        tensors = [local(tensor) for tensor in state.values() if tensor.is_floating_point()]
         return bool(
             torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(tensors, float("inf"))])).all()
         )

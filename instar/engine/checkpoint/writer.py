@@ -298,7 +298,7 @@ def _token(path: Path) -> str | None:
 
 
 def main(memory: int, parent: int) -> None:
-    """Serve orders until stdin ends. The first line is the settings of `Writer`."""
+    """Serve orders until an empty line, or until stdin ends. The first line is the settings of `Writer`."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -306,7 +306,8 @@ def main(memory: int, parent: int) -> None:
     if os.getppid() != parent:  # it died before we asked to be told
         return
     faults.arm(os.environ.get("INSTAR_FAULT", ""), along=[parent])
-    lines = iter(sys.stdin.buffer.readline, b"")
+    # An end of file may be long in coming: forked loader workers hold the other end of the pipe too.
+    lines = iter(lambda: sys.stdin.buffer.readline().strip(), b"")
     writer = Writer(memory, parent, **json.loads(next(lines)))
     writer.settle()
     for line in lines:

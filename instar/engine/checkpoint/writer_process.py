@@ -79,6 +79,8 @@ class WriterProcess:
     def close(self, seconds: float | None = None) -> None:
         """Let it finish what it does and wait for its end; after so many seconds it is killed."""
         try:
+            with suppress(OSError, ValueError):
+                self._orders.write(b"\n")
             self._orders.close()
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
