@@ -9,9 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from instar import __version__, terminal
 from instar.cli.words import Words, parse
+from instar.engine import deadline
 from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 
 VERBS = ("train", "evaluate", "report", "runs", "why", "compare", "show", "schema", "demo")
@@ -32,7 +34,10 @@ The same keys in recipes and on the command line: instar show lists them. Every 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command line; returns the exit code, except to a rank among others, which leaves with it."""
+    """Carry out a command line; returns the exit code, except to a rank among others, which leaves with it.
+
+    arguments   None for this process's own, which ends with them: then no signal that comes late changes the code
+    """
     terminal.prepare()
     # OpenMP's threads spin while they wait for each other. Where readers, or other people, want the same cores, a step
     # took ten times as long (42 ms asleep, 578 spinning, two threads on two busy cores). Read when torch is imported.
@@ -40,10 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _guarded(list(sys.argv[1:] if arguments is None else arguments))
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        from instar.engine.ranks.exits import leave
-
-        leave(code)
+        _leave(code)
+    if arguments is None and deadline.installed():
+        _leave(code)
+    deadline.restore()
     return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without Python's own way out, during which a second SIGTERM would end it with another code."""
+    from instar.engine.ranks.exits import leave
+
+    deadline.ignore()
+    leave(code)
 
 
 def _guarded(arguments: list[str]) -> int:

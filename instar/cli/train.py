@@ -51,17 +51,14 @@ T = TypeVar("T")
 
 
 def run(words: Words) -> int:
-    # Until the handlers stand, a signal ends the process; importing torch takes seconds.
+    # Until the handlers stand, a signal ends the process; importing torch takes seconds. They stand to its very end.
     deadline.install()
-    try:
-        experiment, site, start = settings(words)
-        if "dry" not in words and (ranks := _ranks_to_start(site)) > 1:
-            from instar.engine.ranks import launch
+    experiment, site, start = settings(words)
+    if "dry" not in words and (ranks := _ranks_to_start(site)) > 1:
+        from instar.engine.ranks import launch
 
-            return launch.ranks(list(words.line), ranks)
-        return _train(words, experiment, site, start)
-    finally:
-        deadline.restore()
+        return launch.ranks(list(words.line), ranks)
+    return _train(words, experiment, site, start)
 
 
 def settings(words: Words) -> tuple["Experiment", "Site", "Start"]:

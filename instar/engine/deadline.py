@@ -31,6 +31,17 @@ def restore() -> None:
     _received.clear()
 
 
+def installed() -> bool:
+    """Whether signals only set a flag here."""
+    return bool(_before)
+
+
+def ignore() -> None:
+    """Let no signal change how this process ends: all that it was to do is done."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def received() -> str | None:
     """Name of the first signal that came, or None."""
     return _received[0].name if _received else None

@@ -117,14 +117,15 @@ def test_killed_in_every_phase_of_a_save_nothing_is_lost(train, undisturbed):
     assert [file.name for file in it.run.checkpoints.iterdir() if file.name.startswith(".")] == []
 
 
-def test_told_again_while_it_saves_it_saves(train, undisturbed):
+def test_told_again_and_again_to_its_very_end_it_saves(train, undisturbed):
     it = train()
     started = in_the_pause(it.start(fault=f"{PAUSE},writer.begin:3:sleep1"))
     started.tell(signal.SIGTERM)
     started.until(lambda: bool(it.events("signal")))
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        time.sleep(0.05)
-        started.tell(number)
+    while started.process.poll() is None:
+        started.tell(signal.SIGTERM)
+        started.tell(signal.SIGUSR1)
+        time.sleep(0.01)
     assert started.end(SOON).code == 75
     assert checkpoint.load(it.run.checkpoints).samples == it.events("stopped")[0]["samples"] > 0
     finish(it, undisturbed)
