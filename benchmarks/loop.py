@@ -50,6 +50,7 @@ from instar.run import Run
 from instar.terminal import Terminal
 
 BARE, OURS, FABRIC = "bare loop", "instar", "Fabric"
+OURS_50 = "instar, a log line every 50 steps"  # as often as Lightning; ours come every 20
 THIN, DEFAULT = "Lightning Trainer, thin", "Lightning Trainer, as it comes"
 COUNTS, TORCHMETRICS = "confusion counts", "torchmetrics accuracy.update"
 BATCH, FEATURES, CLASSES, WARM = 8, 48, 10, 200
@@ -77,6 +78,7 @@ def measure_loop(folder: Path, *, steps: int, number: int) -> None:
     cases: dict[str, Callable[[], Clocks]] = {
         BARE: lambda: bare(steps),
         OURS: lambda: ours(folder, steps),
+        OURS_50: lambda: ours(folder, steps, log=50),
         **lightning_cases(folder, steps),
     }
     more = told("loop", cases, steps=steps, number=number)
@@ -228,14 +230,14 @@ class NullLearner(Learner):
         return {}
 
 
-def ours(folder: Path, steps: int) -> Clocks:
+def ours(folder: Path, steps: int, **settings: Any) -> Clocks:
     """A training as train.py puts it together, with rows from memory and no validation split."""
     feature_BD, label_B = features_and_labels()
     batch = {"image": feature_BD, "label": label_B, "row": torch.arange(BATCH), "bad": [], "notes": [], "seconds": 0.0}
     rows = Rows(batch, steps)
     run = Run(Path(tempfile.mkdtemp(dir=folder)))
     world = World(0, 1, 0, torch.device("cpu"), processes=(process.me(),))
-    experiment, numbers = recipe(), plan(len(rows))
+    experiment, numbers = recipe(**settings), plan(len(rows))
     learner = NullLearner()
     optimise = optimising.Optimise(learner.module, experiment.optim)
     stepper = Stepper(learner, Forward(learner), optimise, plan=numbers, rank=0)
@@ -284,10 +286,12 @@ def ours(folder: Path, steps: int) -> Clocks:
     return rows.microseconds()
 
 
-def recipe() -> experiments.Experiment:
+def recipe(**settings: Any) -> experiments.Experiment:
     """Log lines, evaluations, saves and schedule as they come."""
     optim = {"kind": "sgd", "lr": SGD["lr"], "momentum": SGD["momentum"], "decay_all": True}  # one group, as the others
-    return experiments.load({"data": {"root": "."}, "optim": optim, "train": {"batch": BATCH, "epochs": 1}}, [])
+    return experiments.load(
+        {"data": {"root": "."}, "optim": optim, "train": {"batch": BATCH, "epochs": 1, **settings}}, []
+    )
 
 
 def plan(steps: int) -> Plan:

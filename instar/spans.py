@@ -62,15 +62,16 @@ class Span:
         batch           samples in one step
         total           samples in the whole training: what `%` is a share of
         """
-        scale = {
-            "%": total / 100,
-            "epochs": epoch_samples,
-            "steps": batch,
-            "samples": 1,
-        }
-        if self.unit not in scale:
-            raise ValueError(f"{self} is a time, not a stretch of training")
-        return round(self.amount * scale[self.unit])
+        match self.unit:
+            case "%":
+                return round(self.amount * (total / 100))
+            case "epochs":
+                return round(self.amount * epoch_samples)
+            case "steps":
+                return round(self.amount * batch)
+            case "samples":
+                return round(self.amount)
+        raise ValueError(f"{self} is a time, not a stretch of training")
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -40,6 +40,8 @@ def _until_the_end(training: Training, pace: Pace) -> str:
     stream = training.open_stream(standing.samples)
     bad = BadSamples(training)
     every = _evaluation_interval(training)
+    watchdog, device = training.watchdog, training.stepper.device
+    moves = device.type != "cpu"
     pace.restart(standing.samples)
     while not stops_early(standing.history, training.mode, settings.stop_early):
         if _evaluation_is_due(training, every):
@@ -49,23 +51,23 @@ def _until_the_end(training: Training, pace: Pace) -> str:
             save(training, wait=True)
             return "finished"
         progress = plan.progress(standing.samples)
-        training.watchdog.at(progress.step, "loading")
+        watchdog.at(progress.step, "loading")
         batch = next(stream)
-        training.watchdog.at(progress.step, "step")
+        watchdog.at(progress.step, "step")
         if batch["bad"]:
             bad.note(batch["bad"])
         for sentence in batch["notes"]:
             training.run.log_event("loader", rank=training.world.rank, samples=standing.samples, reason=sentence)
             training.view.note(sentence)
         faults.point("step.begin")
-        training.set_rate(progress, standing)
-        _step(training, to_device(batch, training.stepper.device), progress)
+        rate = training.set_rate(progress, standing)
+        _step(training, to_device(batch, device) if moves else batch, progress)
         standing.samples += plan.batch
         faults.point("step.end")
         pace.stepped(standing.samples, batch)
         if standing.samples % (settings.log * plan.batch) == 0:
             check_numbers(training)
-            _log(training, pace)
+            _log(training, pace, rate)
         if pace.due() and not _evaluation_is_due(training, every):
             _act(training, pace.agree())
     save(training, wait=True)
@@ -146,7 +148,7 @@ def _roll_back(training: Training, position: int) -> None:
     training.view.note(f"loss not finite at step {position // plan.batch}: back to the last save, rate x {scale:g}")
 
 
-def _log(training: Training, pace: Pace) -> None:
+def _log(training: Training, pace: Pace, rate: float) -> None:
     totals = training.stepper.totals
     *sums, rows = training.world.sum(totals.with_rows()).tolist()
     means = {name: value / rows for name, value in zip(totals.names, sums, strict=True)}
@@ -157,7 +159,7 @@ def _log(training: Training, pace: Pace) -> None:
             **training.where(),
             "loss": means.pop("total"),
             **means,
-            "lr": _rate(training),
+            "lr": rate,
             **pace.speeds(),
         }
     )

@@ -57,7 +57,8 @@ class Optimise:
 
     def zero(self) -> None:
         """Forget the gradients."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for weight in self._weights:  # zero_grad does this and costs a step 10 us more
+            weight.grad = None
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`."""

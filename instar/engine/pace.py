@@ -29,6 +29,7 @@ class Pace:
         every = training.settings.every
         self._every_seconds = every.seconds if every.is_time else math.inf
         self._every_samples = math.inf if every.is_time else max(1, every.samples(**training.lengths()))
+        self._alone = training.world.size == 1
         self._interval = 1
         self._since = 0
         self._look_at = 0.0
@@ -53,7 +54,7 @@ class Pace:
 
         One that is alone needs no agreement: it acts where there is something to act on, and looks at clocks sometimes.
         """
-        if self._training.world.size > 1:
+        if not self._alone:
             return self._since >= self._interval
         if deadline.received() is not None or self._save_due_by_samples():
             return True

@@ -4,7 +4,7 @@ Nothing here waits for the device: losses stay tensors until somebody logs them.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,6 +20,7 @@ from instar.plan import Plan, Progress
 
 Batch = dict[str, Any]
 
+_AS_IT_IS = nullcontext()
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -195,12 +196,12 @@ def seed_generators(device: torch.device, key: int) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(key >> 1)
 
 
-def autocast(precision: str, device: torch.device) -> "type[AbstractContextManager[Any]]":
+def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
     """A maker of contexts for this precision."""
     if precision == "fp32":
-        return nullcontext
+        return lambda: _AS_IT_IS
     dtype = _DTYPES[precision]
-    return lambda: torch.autocast(device.type, dtype)  # type: ignore[return-value]
+    return lambda: torch.autocast(device.type, dtype)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
