@@ -315,6 +315,7 @@ def test_a_disk_that_fills_up_stops_the_training_and_nothing_is_lost(train, undi
     finish(it, undisturbed)
 
 
+@pytest.mark.scenario
 def test_a_folder_that_vanishes_stops_the_training_and_nothing_is_lost(train, undisturbed):
     it = train()
     started = in_the_pause(it.start(fault=PAUSE))
@@ -422,7 +423,8 @@ def test_ctrl_c_once_saves_and_twice_is_now(train, undisturbed):
     finish(it, undisturbed)
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.scenario)])
+@pytest.mark.scenario
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_reader_that_goes_away_ends_nothing(train, undisturbed, ranks):
     it = train(ranks=ranks)
     first_line_only = ["bash", "-c", 'set -o pipefail; "$@" 2>&1 | head -n 1', "bash"]
