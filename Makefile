@@ -30,5 +30,5 @@ setup:
 	@.ci/setup
 
 lock: setup           ## resolve the dependencies anew
-	.boot/bin/uv pip compile pyproject.toml --extra dev --extra bench -c .ci/floor.txt --universal --python-version 3.11 \
+	.boot/bin/uv pip compile pyproject.toml --extra all --extra dev --extra bench -c .ci/floor.txt --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -q -o requirements.lock

@@ -22,12 +22,12 @@ from instar import plugins
 from instar import predictions as stored
 from instar.errors import Again, CheckpointError, DataError, RunError
 from instar.experiment import Experiment
+from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.metrics import intervals
 from instar.predictions import Predictions
 from instar.report import html, runpage, timeline
 from instar.run import Run, write_atomically
-from instar.site import Site
 
 SPLITS = ("test", "val", "train")
 
@@ -37,7 +37,7 @@ def evaluate(
     *,
     split: str = "test",
     checkpoint: str = "best",
-    site: Site | None = None,
+    machine: Machine | None = None,
     world: Any = None,
     tick: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
@@ -49,10 +49,10 @@ def evaluate(
     Raises RunError or CheckpointError where there is nothing to evaluate, DataError where the split has no rows, and
     Again where a signal came meanwhile.
     """
-    experiment, manifest, site = experiments.load(run.path), _manifest(run), site or Site()
-    with nullcontext(world) if world is not None else _alone(run, site) as together:
+    experiment, manifest, machine = experiments.load(run.path), _manifest(run), machine or Machine()
+    with nullcontext(world) if world is not None else _alone(run, machine) as together:
         found = predict(
-            run, experiment, manifest, split=split, checkpoint=checkpoint, site=site, world=together, tick=tick
+            run, experiment, manifest, split=split, checkpoint=checkpoint, machine=machine, world=together, tick=tick
         )
     if found is None:
         return {}
@@ -72,7 +72,7 @@ def predict(
     *,
     split: str,
     checkpoint: str,
-    site: Site,
+    machine: Machine,
     world: Any,
     tick: Callable[[int], None],
 ) -> Predictions | None:
@@ -84,7 +84,7 @@ def predict(
     rows = manifest.rows(split)
     if not len(rows):
         raise DataError(f"{run.name} has no {split} rows. Evaluate {' or '.join(_filled(manifest)) or 'another run'}.")
-    plan = planning.plan(experiment, manifest, site, devices=world.size)
+    plan = planning.plan(experiment, manifest, machine, devices=world.size)
     found = _checkpoint(run, checkpoint)
     learner = build.learner(experiment, plan, empty=True)
     learner.module.load_state_dict(found.files.get("ema", found.files["model"]))
@@ -98,7 +98,7 @@ def predict(
         reader,
         batch=plan.micro,
         workers=plan.workers,
-        timeout=site.timeout.seconds,
+        timeout=machine.timeout.seconds,
         on_bad=note_bad,
     )
     try:
@@ -267,12 +267,12 @@ def _ahead(below: Run, above: Run, split: str) -> tuple[float, float, float] | N
     return (gained - lost) / max(1, len(now_N)), *intervals.difference(gained, lost, len(now_N))
 
 
-def _alone(run: Run, site: Site) -> Any:
+def _alone(run: Run, machine: Machine) -> Any:
     """A world of this process only, whatever launcher it runs under: the other ranks of a training may have gone."""
     from instar.engine import planning
     from instar.engine.ranks import world as worlds
 
-    return worlds.join(worlds.Place(), folder=run.path, device=planning.device_of(site.device))
+    return worlds.join(worlds.Place(), folder=run.path, device=planning.device_of(machine.device))
 
 
 def _manifest(run: Run) -> Manifest:

@@ -134,7 +134,7 @@ class Train(Settings):
 
 
 class Experiment(Settings):
-    """Everything that decides what a run learns. Where it runs is Site."""
+    """Everything that decides what a run learns. Where it runs is Machine and Site."""
 
     name: str | None = Field(default=None, pattern=r"^[^/\x00-\x1f]{1,80}$")
     """What the run is called; null for the name of the data folder."""

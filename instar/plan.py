@@ -1,4 +1,4 @@
-"""Plan: what follows from Experiment x Manifest x Site. Printed and saved, never written back into the settings.
+"""Plan: what follows from Experiment x Manifest x Machine. Printed and saved, never written back into the settings.
 
 Legend: K classes.
 """

@@ -29,11 +29,11 @@ from instar.engine.training import Training
 from instar.engine.view import Quiet, View
 from instar.errors import Again, InstarError, RunError
 from instar.experiment import Experiment
+from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.plan import Plan, Progress
 from instar.run import Run, name_for, write_atomically
 from instar.settings import dump
-from instar.site import Site
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def train(
     experiment: Experiment,
     manifest: Callable[[], Manifest],
     *,
-    site: Site,
+    machine: Machine,
     options: Options,
     view: View | None = None,
     announce: Callable[[Run, Plan, Manifest], None] = lambda run, plan, manifest: None,
@@ -88,22 +88,24 @@ def train(
     place = worlds.here()
     if options.dry:
         made = manifest()
-        plan = planning.plan(experiment, made, site, devices=place.world)
+        plan = planning.plan(experiment, made, machine, devices=place.world)
         announce(run, plan, made)
         return Outcome(run, plan, "dry", {})
     run.path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        world = stack.enter_context(worlds.join(place, folder=run.path, device=planning.device_of(site.device)))
+        world = stack.enter_context(worlds.join(place, folder=run.path, device=planning.device_of(machine.device)))
         writer = _first_rank(world, lambda: stack.enter_context(lease.held(run.lease_file)))
         prepared = _first_rank(
-            world, lambda: _prepare(run, experiment, manifest, site=site, options=options, devices=world.size)
+            world, lambda: _prepare(run, experiment, manifest, machine=machine, options=options, devices=world.size)
         )
         plan = plans.read(run.plan_file) if prepared is None else prepared.plan
         rows = manifests.read(run.manifest_file) if prepared is None else prepared.manifest
         if prepared is not None:
             announce(run, plan, rows)
         shown = view if view is not None and world.rank == 0 else Quiet()
-        training = assemble(run, experiment, plan, rows, site=site, world=world, writer=writer, view=shown, stack=stack)
+        training = assemble(
+            run, experiment, plan, rows, machine=machine, world=world, writer=writer, view=shown, stack=stack
+        )
         return _carry_on(training, experiment, options, prepared.before if prepared else None)
 
 
@@ -139,7 +141,7 @@ def _prepare(
     experiment: Experiment,
     manifest: Callable[[], Manifest],
     *,
-    site: Site,
+    machine: Machine,
     options: Options,
     devices: int,
 ) -> _Prepared:
@@ -150,7 +152,7 @@ def _prepare(
     rows = manifest()
     if before is not None and rows.hash != before.manifest_hash:
         _changed_data(run, rows, options)
-    plan = planning.plan(experiment, rows, site, devices=devices)
+    plan = planning.plan(experiment, rows, machine, devices=devices)
     if before is not None and before.total_samples != plan.total_samples:
         same_recipe = _saved(run).train.epochs == experiment.train.epochs
         # Where only the data changed, and that was accepted, the schedule follows the new length of an epoch.

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -313,7 +315,7 @@ def test_show_finds_groups_kinds_and_words(capsys):
         "data.split": "stratify",
         "optim": "adamw",
         "recipe": "seed",
-        "site": "walltime",
+        "machine": "walltime",
         "timm": "pretrained",
     }.items():
         assert cli.main(["show", name]) == 0
@@ -363,9 +365,9 @@ def test_train_sorts_its_words(tmp_path):
         flags=(),
         things=(0, 1),
     )
-    experiment, site, start = train.settings(words)
+    experiment, machine, start = train.settings(words)
     assert (experiment.optim.lr, experiment.task.balance) == (0.5, "sqrt")
-    assert (site.devices, site.walltime.seconds) == (2, 1800)
+    assert (machine.devices, machine.walltime.seconds) == (2, 1800)
     assert (start.run, start.accept) == ("x", True)
 
 
@@ -415,18 +417,26 @@ def life(tmp_path_factory):
     return [*words, "workers=0", "device=cpu", f"runs={home / 'runs'}", "run=first"], home / "runs" / "first"
 
 
-def test_a_run_is_trained_scored_and_shown(life, capsys):
+@pytest.fixture(scope="module")
+def lived(life):
+    """The same, after the training, and what it said."""
     words, folder = life
-    assert cli.main(["train", *words]) == 0
-    out = capsys.readouterr().out
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert cli.main(["train", *words]) == 0
+    return words, folder, said.getvalue()
+
+
+def test_a_run_is_trained_scored_and_shown(lived):
+    _, folder, out = lived
     assert out.startswith("data     24 images, 2 classes, median 8x8")
     assert "\n 2/2  " in out and "best     val " in out and "test " in out
     assert f"look     {folder / 'report.html'}" in out
     assert (folder / "report.html").stat().st_size > 1000
 
 
-def test_the_same_command_again_repeats_nothing(life, capsys):
-    words, folder = life
+def test_the_same_command_again_repeats_nothing(lived, capsys):
+    words, folder, _ = lived
     before = (folder / "metrics.jsonl").read_bytes()
     assert cli.main(["train", *words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -434,8 +444,8 @@ def test_the_same_command_again_repeats_nothing(life, capsys):
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_configuration_in_the_same_folder_lists_what_differs(life, capsys):
-    words, _ = life
+def test_another_configuration_in_the_same_folder_lists_what_differs(lived, capsys):
+    words, *_ = lived
     assert cli.main(["train", *words, "lr=0.5", "seed=7"]) == 65
     told = capsys.readouterr().err
     assert "optim.lr: 0.001 -> 0.5" in told and "seed: 0 -> 7" in told
@@ -449,8 +459,8 @@ def test_a_dry_run_changes_nothing(life, capsys):
     assert not (folder.parent / "never").exists()
 
 
-def test_a_run_is_evaluated_reported_and_explained(life, capsys):
-    _, folder = life
+def test_a_run_is_evaluated_reported_and_explained(lived, capsys):
+    _, folder, _ = lived
     assert cli.main(["evaluate", str(folder), "split=val", "device=cpu", "workers=0"]) == 0
     assert "accuracy" in capsys.readouterr().out
     assert cli.main(["report", str(folder)]) == 0

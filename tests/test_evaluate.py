@@ -10,13 +10,13 @@ import pytest
 from instar import evaluate, manifest
 from instar import predictions as stored
 from instar.errors import CheckpointError, DataError, RunError
+from instar.machine import Machine
 from instar.predictions import Predictions
 from instar.run import Run
-from instar.site import Site
 from instar.tasks import classification
 from tests.report import made
 
-HERE = Site(workers=0, device="cpu", devices=1)
+HERE = Machine(workers=0, device="cpu", devices=1)
 
 
 # --- a real training, evaluated -------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
 
 
 def test_every_row_is_predicted_once_and_the_scores_are_those_of_the_file(trained):
-    scores = evaluate.evaluate(trained, split="test", site=HERE)
+    scores = evaluate.evaluate(trained, split="test", machine=HERE)
     found, rows = stored.read(trained.predictions("test")), manifest.read(trained.manifest_file)
     expected = [rows.ids[row] for row in rows.rows("test").tolist()]
     assert list(found.ids) == expected and len(set(found.ids)) == len(expected) == scores["rows"]
@@ -42,32 +42,32 @@ def test_every_row_is_predicted_once_and_the_scores_are_those_of_the_file(traine
 
 
 def test_the_best_checkpoint_gives_the_score_that_made_it_best(trained):
-    scores = evaluate.evaluate(trained, split="val", site=HERE)
+    scores = evaluate.evaluate(trained, split="val", machine=HERE)
     best = max((line for line in trained.metrics() if line["kind"] == "val"), key=lambda line: line["accuracy"])
     assert scores["accuracy"] == pytest.approx(best["accuracy"])
     assert scores["about"]["samples"] == best["samples"]
 
 
 def test_an_evaluation_leaves_a_page_and_a_word_in_the_events(trained):
-    evaluate.evaluate(trained, split="test", site=HERE)
+    evaluate.evaluate(trained, split="test", machine=HERE)
     assert trained.events()[-1]["event"] == "evaluated" and trained.status()["state"] == "done"
     page = trained.report.read_text(encoding="utf-8")
     assert "accuracy" in page and "Confusions" in page and "data:image/png;base64" in page
 
 
 def test_the_latest_checkpoint_can_be_asked_for(trained):
-    scores = evaluate.evaluate(trained, split="test", checkpoint="latest", site=HERE)
+    scores = evaluate.evaluate(trained, split="test", checkpoint="latest", machine=HERE)
     assert scores["about"]["samples"] == max(line["samples"] for line in trained.metrics())
 
 
 def test_the_size_of_a_batch_changes_no_prediction(trained, tmp_path, monkeypatch):
     from instar.engine import planning
 
-    evaluate.evaluate(trained, split="test", site=HERE)
+    evaluate.evaluate(trained, split="test", machine=HERE)
     whole = stored.read(trained.predictions("test"))
     plan = planning.plan
     monkeypatch.setattr(planning, "plan", lambda *given, **named: replace(plan(*given, **named), micro=3))
-    evaluate.evaluate(trained, split="test", site=HERE)
+    evaluate.evaluate(trained, split="test", machine=HERE)
     parts = stored.read(trained.predictions("test"))
     np.testing.assert_allclose(parts.probability_NK, whole.probability_NK, atol=1e-6)
 
@@ -79,7 +79,7 @@ def test_an_image_that_is_torn_by_now_is_named_and_not_scored(tmp_path):
     rows = manifest.read(run.manifest_file)
     torn = rows.path(int(rows.rows("test")[0]))
     torn.write_bytes(torn.read_bytes()[:40])
-    scores = evaluate.evaluate(run, site=HERE)
+    scores = evaluate.evaluate(run, machine=HERE)
     assert scores["unlabelled"] == scores["about"]["unreadable"] == 1
     assert scores["rows"] == len(rows.rows("test")) - 1
     (event,) = [event for event in run.events() if event["event"] == "bad_sample"]
@@ -88,15 +88,15 @@ def test_an_image_that_is_torn_by_now_is_named_and_not_scored(tmp_path):
 
 def test_what_cannot_be_evaluated_is_said(trained, tmp_path):
     with pytest.raises(RunError, match=r"manifest\.parquet is missing"):
-        evaluate.evaluate(made.run(tmp_path), site=HERE)
+        evaluate.evaluate(made.run(tmp_path), machine=HERE)
     empty = Run(tmp_path / "empty")
     empty.path.mkdir()
     empty.experiment_file.write_bytes(trained.experiment_file.read_bytes())
     empty.manifest_file.write_bytes(trained.manifest_file.read_bytes())
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
-        evaluate.evaluate(empty, site=HERE)
+        evaluate.evaluate(empty, machine=HERE)
     with pytest.raises(DataError, match="split=test or split=val or split=train"):
-        evaluate.evaluate(trained, split="tset", site=HERE)
+        evaluate.evaluate(trained, split="tset", machine=HERE)
 
 
 # --- the page from files alone --------------------------------------------------------------------------------------

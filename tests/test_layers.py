@@ -12,18 +12,17 @@ LEVELS = [
     {"settings", "overrides", "validation", "composition"},
     # nouns
     {"run"},
-    {"augment", "experiment", "site", "manifest", "plan", "predictions", "networks"},
+    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks"},
     # machinery that knows only nouns
     {"metrics", "report"},
     # shelves
-    {"readers", "models", "tasks", "optimizers", "schedules", "balancers"},
+    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters"},
     {"engine"},
     # stages
-    {"prepare", "train", "evaluate", "demo"},
+    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"},
     {"cli", "terminal", "__main__"},
 ]
-STAGES = {"prepare", "train", "evaluate", "demo"}
-SHELVES = LEVELS[6]
+SHELVES, STAGES = LEVELS[6], LEVELS[8]
 
 # A framework has one door. Everything else reaches it through that file.
 DOORS = {
@@ -35,7 +34,7 @@ DOORS = {
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
-         "augment", "formats", "experiment", "site", "plan", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
+         "augment", "formats", "experiment", "machine", "site", "job", "plan", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "pyarrow", "sklearn", "matplotlib", "PIL", "hydra", "safetensors"}
 
 

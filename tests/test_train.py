@@ -61,7 +61,7 @@ def test_every_optimizer_resumes_exactly(tmp_path, optimizer):
 
 def test_worker_processes_change_nothing(tmp_path):
     alone = train(tmp_path, run="alone", train__epochs=2)
-    helped = train(tmp_path, run="helped", train__epochs=2, site={"workers": 2})
+    helped = train(tmp_path, run="helped", train__epochs=2, machine={"workers": 2})
     assert fingerprint(alone.run) == fingerprint(helped.run)
 
 
@@ -189,10 +189,10 @@ def test_patience_counts_evaluations_without_a_better_one():
 def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
     from instar import prepare
     from instar.engine import planning
-    from instar.site import Site
+    from instar.machine import Machine
     from tests.fakes.training import recipe
 
     experiment = recipe(folder_of_images(tmp_path / "images"), train__batch=2)
     manifest = prepare.manifest(experiment.data, experiment.seed)
     with pytest.raises(ConfigError, match="fewer than the 4 processes"):
-        planning.plan(experiment, manifest, Site(device="cpu"), devices=4)
+        planning.plan(experiment, manifest, Machine(device="cpu"), devices=4)

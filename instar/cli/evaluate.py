@@ -22,24 +22,24 @@ from instar.formats import count, interval, one_line, score, table
 
 FLAGS = ()
 THINGS = (1, 1)
-SITE = ("device", "workers", "timeout")
+MACHINE = ("device", "workers", "timeout")
 
 
 def run(words: Words) -> int:
     from instar import run as runs
-    from instar.site import Site
+    from instar.machine import Machine
     from instar.validation import validate
 
-    given = words.only("split", "checkpoint", "runs", *SITE)
+    given = words.only("split", "checkpoint", "runs", *MACHINE)
     split, checkpoint = given.get("split", "test"), given.get("checkpoint", "best")
     _one_of("split", split, ("test", "val", "train"))
     _one_of("checkpoint", checkpoint, ("best", "latest"))
-    site = validate(Site, {}, [f"{key}={given[key]}" for key in SITE if key in given])
+    machine = validate(Machine, {}, [f"{key}={given[key]}" for key in MACHINE if key in given])
     found = runs.find(words.things[0], Path(given.get("runs", "runs")))
 
     from instar import evaluate
 
-    scores = evaluate.evaluate(found, split=split, checkpoint=checkpoint, site=site)
+    scores = evaluate.evaluate(found, split=split, checkpoint=checkpoint, machine=machine)
     if "json" in words:
         terminal.say(json.dumps({"run": str(found.path), "split": split, "scores": scores}))
     elif "quiet" not in words:

@@ -139,7 +139,7 @@ def _example(name: str, settings: Any) -> list[str]:
     plain: Any = {
         key: _plain(value) for key, value in made.items() if value is not None and not isinstance(value, Settings)
     }
-    if name in ("site", "start"):
+    if name in ("machine", "start"):
         return [f"instar train … {' '.join(f'{key}={_written(value)}' for key, value in plain.items())}"]
     groups = (name.rpartition(".")[0] if "kind" in plain and "." in name else name).split(".")
     for group in reversed(groups):
@@ -164,10 +164,10 @@ def _summary(settings: Any) -> str:
 def _plain_groups() -> Iterator[tuple[str, Any]]:
     """Groups that have no kinds, inner ones too."""
     from instar.experiment import Experiment
-    from instar.site import Site, Start
+    from instar.machine import Machine, Start
 
     yield from _inside("", Experiment)
-    yield "site", Site
+    yield "machine", Machine
     yield "start", Start
 
 

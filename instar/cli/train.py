@@ -34,7 +34,7 @@ from instar.errors import DONE, ConfigError
 
 if TYPE_CHECKING:
     from instar.experiment import Experiment
-    from instar.site import Site, Start
+    from instar.machine import Machine, Start
 
 FLAGS = ("dry",)
 THINGS = (0, 1)
@@ -53,23 +53,23 @@ T = TypeVar("T")
 def run(words: Words) -> int:
     # Until the handlers stand, a signal ends the process; importing torch takes seconds. They stand to its very end.
     deadline.install()
-    experiment, site, start = settings(words)
-    if "dry" not in words and (ranks := _ranks_to_start(site)) > 1:
+    experiment, machine, start = settings(words)
+    if "dry" not in words and (ranks := _ranks_to_start(machine)) > 1:
         from instar.engine.ranks import launch
 
         return launch.ranks(list(words.line), ranks)
-    return _train(words, experiment, site, start)
+    return _train(words, experiment, machine, start)
 
 
-def settings(words: Words) -> tuple["Experiment", "Site", "Start"]:
+def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:
     """What to learn, where, and how to start; raises ConfigError with the mistakes of all three."""
     from instar import experiment as experiments
-    from instar.site import Site, Start
+    from instar.machine import Machine, Start
     from instar.validation import validate
 
     mistakes: list[str] = []
-    ours = {**dict.fromkeys(Site.model_fields, Site), **dict.fromkeys(Start.model_fields, Start)}
-    changes: dict[Any, list[str]] = {Site: [], Start: [], None: []}
+    ours = {**dict.fromkeys(Machine.model_fields, Machine), **dict.fromkeys(Start.model_fields, Start)}
+    changes: dict[Any, list[str]] = {Machine: [], Start: [], None: []}
     for change in words.changes:
         key = change.lstrip("+~").partition("=")[0]
         top = key.partition(".")[0]
@@ -82,14 +82,14 @@ def settings(words: Words) -> tuple["Experiment", "Site", "Start"]:
         mistakes.append("there is nothing to learn from: name a folder of images or a recipe. See: instar train --help")
         raise ConfigError(mistakes)
     source: Any = words.things[0] if words.things else {}
-    site = _collected(mistakes, lambda: validate(Site, {}, changes[Site]))
+    machine = _collected(mistakes, lambda: validate(Machine, {}, changes[Machine]))
     start = _collected(mistakes, lambda: validate(Start, {}, changes[Start]))
     experiment = _collected(mistakes, lambda: experiments.load(source, changes[None]))
-    if mistakes or experiment is None or site is None or start is None:
+    if mistakes or experiment is None or machine is None or start is None:
         raise ConfigError(mistakes)
     if start.run is None and words.things and (Path(source) / "experiment.yaml").is_file():
         start = start.model_copy(update={"run": str(Path(source))})
-    return experiment, site, start
+    return experiment, machine, start
 
 
 def _long(change: str) -> str:
@@ -106,16 +106,16 @@ def _collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
         return None
 
 
-def _ranks_to_start(site: "Site") -> int:
+def _ranks_to_start(machine: "Machine") -> int:
     """How many processes to start here; 1 where somebody else started this one among others."""
     from instar.engine.ranks import launch
 
     if launch.is_rank(os.environ):
         return 1
-    return site.devices if isinstance(site.devices, int) else launch.count_devices(site.device)
+    return machine.devices if isinstance(machine.devices, int) else launch.count_devices(machine.device)
 
 
-def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start") -> int:
+def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "Start") -> int:
     from instar import prepare
     from instar import train as stage
 
@@ -133,7 +133,7 @@ def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start")
         outcome = stage.train(
             experiment,
             lambda: prepare.manifest(experiment.data, experiment.seed, progress=view.preparing),
-            site=site,
+            machine=machine,
             options=options,
             view=view,
             announce=view.announce,
@@ -141,11 +141,11 @@ def _train(words: Words, experiment: "Experiment", site: "Site", start: "Start")
     finally:
         view.clear()
     if outcome.rank == 0:
-        _finish(words, outcome, metric=metric, site=site)
+        _finish(words, outcome, metric=metric, machine=machine)
     return DONE
 
 
-def _finish(words: Words, outcome: Any, *, metric: str, site: "Site") -> None:
+def _finish(words: Words, outcome: Any, *, metric: str, machine: "Machine") -> None:
     """Score the test rows, write the page, and say where to look."""
     run = outcome.run
     if outcome.state == "dry":
@@ -157,7 +157,7 @@ def _finish(words: Words, outcome: Any, *, metric: str, site: "Site") -> None:
         from instar import evaluate
 
         if outcome.state != "already" or not run.scores(split):
-            evaluate.evaluate(run, split=split, site=site)
+            evaluate.evaluate(run, split=split, machine=machine)
         elif not run.report.exists():
             evaluate.report(run)
     scores = run.scores(split) if split else {}

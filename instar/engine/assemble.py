@@ -21,10 +21,10 @@ from instar.engine.step import Forward, Stepper
 from instar.engine.training import Training
 from instar.engine.view import View
 from instar.experiment import Experiment
+from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.plan import Plan, Progress
 from instar.run import Run
-from instar.site import Site
 
 
 def assemble(
@@ -33,7 +33,7 @@ def assemble(
     plan: Plan,
     manifest: Manifest,
     *,
-    site: Site,
+    machine: Machine,
     world: World,
     writer: Lease | None,
     view: View,
@@ -56,7 +56,7 @@ def assemble(
     stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank, ema=ema)
     stepper.micro = _remembered_micro(run, plan.micro)
     reader, order = build.reader(experiment, manifest), build.order(manifest, plan)
-    timeout = site.timeout.seconds
+    timeout = machine.timeout.seconds
     val_rows = manifest.rows("val")
 
     def open_stream(start: int) -> Iterator[Any]:
@@ -101,7 +101,7 @@ def assemble(
     if writer is not None:
         fence = (run.lease_file, writer.token)
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run.checkpoints, keep=settings.keep, fence=fence))
-    clock = deadline.Clock(site.walltime.seconds if site.walltime else None)
+    clock = deadline.Clock(machine.walltime.seconds if machine.walltime else None)
     metrics = MetricsLog(run.metrics_file if world.rank == 0 else None)
     stack.callback(metrics.close)
     return Training(

@@ -1,4 +1,4 @@
-"""Experiment x Manifest x Site -> Plan.
+"""Experiment x Manifest x Machine -> Plan.
 
 Legend: K classes.
 """
@@ -10,12 +10,12 @@ from instar import plugins
 from instar.engine.loading.loaders import usable_cpus
 from instar.errors import ConfigError, DataError
 from instar.experiment import Experiment
+from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.plan import Plan
-from instar.site import Site
 
 
-def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int) -> Plan:
+def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, devices: int) -> Plan:
     """Every number that follows; raises ConfigError or DataError where the parts do not fit together.
 
     devices   how many processes train together
@@ -34,7 +34,7 @@ def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int
     if batch < devices:
         raise ConfigError(f"train.batch is {batch}, fewer than the {devices} processes. Write at least {devices}.")
     steps = max(1, -(-round(settings.epochs * epoch_samples) // batch))
-    device = device_of(site.device)
+    device = device_of(machine.device)
     precision = _precision(settings.precision, device)
     return Plan(
         classes=manifest.classes,
@@ -51,7 +51,7 @@ def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int
         batch=batch,
         micro=min(settings.micro or batch, -(-batch // devices)),
         devices=devices,
-        workers=_workers(site, devices),
+        workers=_workers(machine, devices),
         device=device,
         precision=precision,
         channels_last=_channels_last(settings.channels_last, device, precision),
@@ -60,9 +60,9 @@ def plan(experiment: Experiment, manifest: Manifest, site: Site, *, devices: int
     )
 
 
-def _workers(site: Site, devices: int) -> int:
-    if site.workers != "auto":
-        return int(site.workers)
+def _workers(machine: Machine, devices: int) -> int:
+    if machine.workers != "auto":
+        return int(machine.workers)
     # The training itself wants a core. With a single core, a worker process only adds copies.
     cores = usable_cpus() // devices
     return min(16, cores) if cores > 1 else 0

@@ -10,8 +10,8 @@ from instar import experiment as experiments
 from instar import prepare
 from instar import train as stage
 from instar.engine import deadline, faults
+from instar.machine import Machine
 from instar.run import Run
-from instar.site import Site
 from tests.fakes.images import folder_of_images
 
 BASE: dict[str, Any] = {
@@ -39,7 +39,7 @@ def train(
     run: str | None = "run",
     root: Path | None = None,
     fault: str = "",
-    site: dict[str, Any] | None = None,
+    machine: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     **changes: Any,
 ) -> stage.Outcome:
@@ -52,7 +52,7 @@ def train(
             return stage.train(
                 experiment,
                 lambda: prepare.manifest(experiment.data, experiment.seed),
-                site=Site(**{"workers": 0, "device": "cpu", "devices": 1} | (site or {})),
+                machine=Machine(**{"workers": 0, "device": "cpu", "devices": 1} | (machine or {})),
                 options=stage.Options(run_name=run, runs_folder=folder / "runs", **(options or {})),
             )
     finally:

@@ -22,7 +22,7 @@ from instar import evaluate
 from instar.engine import deadline
 from instar.engine.checkpoint import store as checkpoint
 from instar.errors import Again, RunError
-from instar.site import Site
+from instar.machine import Machine
 from tests.fakes import training
 from tests.fakes.processes import Command, Ended, Started, command, losses
 from tests.fakes.training import fingerprint
@@ -35,7 +35,7 @@ EXACT = {**PLAIN, "model__dropout": 0.0}  # nothing drawn by rank, so that any n
 STEPS = 33
 # A run is over within ten seconds; three times that for a machine that others use too.
 SOON = 30.0
-HERE = Site(workers=0, device="cpu", devices=1)
+HERE = Machine(workers=0, device="cpu", devices=1)
 PAUSE = "step.end:5:sleep2"
 
 
@@ -137,11 +137,11 @@ def test_told_to_stop_while_the_test_rows_are_scored_they_are_scored_by_the_next
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Again, match="SIGTERM while the test rows were scored"):
-            evaluate.evaluate(run, site=HERE)
+            evaluate.evaluate(run, machine=HERE)
     finally:
         deadline.restore()
     assert run.scores("test") == {}
-    assert evaluate.evaluate(run, site=HERE)["accuracy"] >= 0
+    assert evaluate.evaluate(run, machine=HERE)["accuracy"] >= 0
 
 
 def test_the_end_of_the_job_is_kept_without_any_signal(train, undisturbed):

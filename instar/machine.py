@@ -1,4 +1,4 @@
-"""Site: where and with what something runs. Never part of what is learnt."""
+"""Machine: where and with what something runs. Never part of what is learnt."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from pydantic import Field
 from instar.settings import Settings, Span, Time
 
 
-class Site(Settings):
+class Machine(Settings):
     """This machine, for this run: the same experiment elsewhere is still the same experiment."""
 
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
