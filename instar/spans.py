@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
-_SECONDS = {"s": 1, "min": 60, "h": 3600}
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _TRAINING = ("%", "epochs", "steps", "samples")
 _SPELLINGS = {
     "sec": "s",
@@ -17,15 +17,17 @@ _SPELLINGS = {
     "minutes": "min",
     "hour": "h",
     "hours": "h",
+    "day": "d",
+    "days": "d",
 }
 _SPELLINGS |= {"m": "min", "epoch": "epochs", "step": "steps", "sample": "samples"}
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*(%|[A-Za-z]+)\s*")
-_ALLOWED = "a number and one of s, min, h, %, epochs, steps, samples, for example '10 min' or '5 %'"
+_ALLOWED = "a number and one of s, min, h, d, %, epochs, steps, samples, for example '10 min' or '5 %'"
 
 
 @dataclass(frozen=True)
 class Span:
-    """An amount and its unit: s, min, h, %, epochs, steps or samples. `Span.parse("5 %")` reads one."""
+    """An amount and its unit: s, min, h, d, %, epochs, steps or samples. `Span.parse("5 %")` reads one."""
 
     amount: float
     unit: str
@@ -95,7 +97,7 @@ def _validated(value: Any) -> Span:
 
 def _time(span: Span) -> Span:
     if not span.is_time:
-        raise ValueError("must be a time: a number and one of s, min, h, for example '10 min'")
+        raise ValueError("must be a time: a number and one of s, min, h, d, for example '10 min'")
     return span
 
 
@@ -106,7 +108,7 @@ def _training(span: Span) -> Span:
 
 
 Time = Annotated[Span, AfterValidator(_time), WithJsonSchema({"type": "string", "examples": ["30 s", "8 h"]})]
-"""A span of s, min or h only."""
+"""A span of s, min, h or d only."""
 
 Training = Annotated[
     Span, AfterValidator(_training), WithJsonSchema({"type": "string", "examples": ["5 %", "2 epochs"]})

@@ -1,0 +1,92 @@
+"""Job + Site -> the script: what a person could have typed, and can run again by hand.
+
+Directives first, then what this job is, the set-up of the site, the command, and around it a part that never changes.
+"""
+
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from instar import __version__
+from instar.clusters._text import filled_in, words, wrapped
+from instar.job import Job
+
+if TYPE_CHECKING:
+    from instar.site import Container, Site
+
+SUPERVISE = Path(__file__).with_name("_supervise.sh")
+_INDENT = " " * 8
+
+
+def script(job: Job, site: "Site", cluster: ModuleType) -> str:
+    """The whole script.
+
+    cluster   a kind of instar/clusters: DIRECTIVE, BY_HAND, directives, launch and shell make the parts that differ
+    """
+    parts = [
+        "#!/bin/bash",
+        *(f"{cluster.DIRECTIVE} {line}" for line in cluster.directives(job, site)),
+        f"# Written by instar {__version__}. To run it by hand, in its own folder: {cluster.BY_HAND}",
+        "",
+        _title("what this job is"),
+        f"folder={shlex.quote(str(job.folder))}",
+        f"longest={job.seconds} lead={job.lead} links={job.links}",
+        cluster.shell(job, site).strip(),
+        *_run(job),
+        "",
+        *_set_up(job, site),
+        _title("the command"),
+        f"cd {shlex.quote(str(job.start))} || exit 66",
+        "command_in_step() {",
+        f"    exec {wrapped(_command(job, site, cluster), indent=_INDENT)}",
+        "}",
+        "",
+        SUPERVISE.read_text(encoding="utf-8"),
+    ]
+    return "\n".join(parts)
+
+
+def _title(text: str) -> str:
+    return f"# --- {text} ".ljust(119, "-")
+
+
+def _run(job: Job) -> list[str]:
+    """Where the work keeps its records, and the further words of an element of an array."""
+    if job.elements:
+        assert job.run is not None, "the elements of an array are runs"
+        cases = [
+            f"    {number}) run={shlex.quote(str(job.run / f'{number:04}'))} more=({words(element)}) ;;"
+            for number, element in enumerate(job.elements)
+        ]
+        run = ["case $element in", *cases, "    *) exit 66 ;;", "esac", 'mkdir -p "$run" || exit 73']
+    else:
+        run = [f"run={shlex.quote(str(job.run or job.folder))}"]
+    return [*run, "events=$run/events.jsonl progress=$run/checkpoints/latest"]
+
+
+def _set_up(job: Job, site: "Site") -> list[str]:
+    lines = [*site.setup, *(f"export {name}={filled_in(value)}" for name, value in site.environment.items())]
+    return [_title("set-up of the site"), *lines, ""] if lines else []
+
+
+def _command(job: Job, site: "Site", cluster: ModuleType) -> list[str]:
+    """The parts of the command: the launcher, the container, Instar, and what an element adds."""
+    more = ['"${more[@]}" run="$run"'] if job.elements else []
+    return [
+        words(cluster.launch(job, site)),
+        _contained(site.container) if site.container else "",
+        words(job.command),
+        *more,
+    ]
+
+
+def _contained(container: "Container") -> str:
+    """What runs the command in its image; pyxis is options of srun instead."""
+    if container.runtime == "pyxis":
+        mounts = ",".join(container.binds)
+        option = f"--container-mounts={filled_in(mounts)}" if mounts else ""
+        return f"--container-image={filled_in(container.image)} {option} {words(container.options)}".strip()
+    binds = " ".join(f"--bind {filled_in(bind)}" for bind in container.binds)
+    parts = [container.runtime, "exec", words(container.options), binds, filled_in(container.image)]
+    return " ".join(part for part in parts if part)

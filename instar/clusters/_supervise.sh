@@ -1,0 +1,99 @@
+# --- around it: the same for every command and every site ------------------------------------------------------------
+# The command ends with 0 (done), 75 (saved: the same command carries on), 65 (a mistake to mend) or crashes.
+# This shell stands outside any container, so it can ask the scheduler; it decides once, at the end, what follows.
+own=${element:+-$element}                       # an element of an array keeps its own records
+over=$folder/over$own carried=$folder/carried$own fruitless=$folder/fruitless$own
+export INSTAR_EXIT="$folder/exit$own"           # ranks leave their last word in $INSTAR_EXIT.RANK
+export INSTAR_JOB=$job INSTAR_ATTEMPT=$attempt
+if [ "$longest" -gt 0 ]; then export INSTAR_JOB_END=$(($(date +%s) + longest)); fi
+
+note() {  # note EVENT MORE: one line for `instar why` and the page of the run; MORE is JSON that begins with a comma
+    printf '{"time": %s, "event": "%s", "host": "%s", "job": "%s", "attempt": %d%s}\n' \
+        "$(date +%s)" "$1" "${HOSTNAME:-}" "$job" "$attempt" "${2:-}" >>"$events"
+}
+
+position() {  # samples in the newest checkpoint
+    local newest=
+    if [ -n "$progress" ]; then { read -r newest <"$progress"; } 2>/dev/null; fi
+    newest=${newest##*-}
+    case $newest in '' | *[!0-9]*) newest=0 ;; esac
+    echo $((10#$newest))
+}
+
+counted() {  # one more in a file of its own, and how many it are
+    local count=0
+    { read -r count <"$1"; } 2>/dev/null
+    echo $((count + 1)) >"$1"
+    echo $((count + 1))
+}
+
+finish() {  # finish STATE CODE REASON: nothing follows
+    echo "$1" >"$over"
+    note job_ended ", \"state\": \"$1\", \"exit\": $2, \"reason\": \"$3\""
+    echo "instar: job $job $1: $3"
+    exit "$2"
+}
+
+told='' child='' late=''
+hear() {  # a signal: remember it, and pass it on
+    if [ -z "$told" ] && [ "$1" = USR1 ]; then
+        # Should the save take longer than the warning leaves time for, be queued again before the limit ends us.
+        (sleep $((lead > 30 ? lead - 15 : lead / 2)) && kill -s ALRM $$) </dev/null >/dev/null 2>&1 &
+    fi
+    [ "$told" = USR1 ] || told=$1               # TERM after USR1 is the limit itself
+    [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null
+}
+trap 'hear USR1' USR1
+trap 'hear TERM' TERM
+trap 'hear INT' INT
+trap 'late=1' ALRM
+
+if [ -e "$over" ]; then
+    if grep -qxF "${job%_*}" "$folder/ids" 2>/dev/null && [ "$attempt" = 0 ]; then
+        echo "instar: job $job has nothing left to do: $(cat "$over")"
+        exit 0
+    fi
+    rm -f "$over" "$carried" "$fruitless"       # started again by hand, or queued again by the site
+fi
+rm -f "$INSTAR_EXIT".*
+begun=$(position)
+note job_started
+command_in_step & child=$!
+[ -z "$told" ] || kill -s "$told" "$child"      # it came before there was anybody to tell
+while [ -z "$late" ]; do
+    wait "$child"                               # returns early for every signal
+    code=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+if [ -z "$late" ]; then                         # the end itself, where a signal had interrupted the wait
+    wait "$child" 2>/dev/null
+    ended=$?
+    [ "$ended" = 127 ] || code=$ended
+fi
+
+word='' why=''
+for file in "$INSTAR_EXIT".*; do                # a rank that failed says more than those that stopped because of it
+    [ -e "$file" ] || continue
+    read -r said reason <"$file"
+    case $word:$said in :* | 0:* | 75:[!7]* | 75:7[!5]*) word=$said why=$reason ;; esac
+done
+[ -z "$word" ] || code=$word
+[ -z "$late" ] || code=75 why='the save took longer than the warning'
+[ "$told" != USR1 ] || [ "$code" = 0 ] || [ "$code" = 65 ] || code=75
+
+case $code in
+    0) finish done 0 'all is done' ;;
+    75 | 137) ;;                                # 137: killed without a word, by the kernel or the site
+    65) finish failed 65 'a mistake to mend: see the log' ;;
+    *) finish failed "$code" "it crashed with code $code: see the log" ;;
+esac
+case $told:$why in                              # cancelled, or preempted: then the site itself starts it again
+    TERM:* | INT:* | :SIGTERM | :SIGINT) finish stopped 75 "it was told to stop by ${told:-${why#SIG}}" ;;
+esac
+if [ "$(position)" -gt "$begun" ]; then rm -f "$fruitless"; elif [ "$(counted "$fruitless")" -ge 2 ]; then
+    finish failed 1 'two jobs in a row saved nothing new'
+fi
+if [ "$(counted "$carried")" -ge "$links" ]; then finish stopped 75 'the time that was asked for is used up'; fi
+note job_continues ", \"reason\": \"${why:-${told:-killed}}\""
+echo "instar: job $job carries on: ${why:-${told:-killed}}"
+carry_on || finish stopped 75 'the scheduler would not have it again: instar resume'

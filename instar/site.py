@@ -1,0 +1,136 @@
+"""Site: a cluster, or this machine, as a place to send jobs to. One YAML file each; never part of what is learnt."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from instar import plugins
+from instar.documents import read
+from instar.errors import ConfigError
+from instar.settings import Settings, Span, Time
+from instar.validation import conflict, validate
+
+Count = Annotated[int, Field(ge=1)]
+# What stands in a directive must be one plain word; a line break there would be a second directive.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:=+@%/\[\]()*&|!-]+$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# Words of a launcher's command line, quoted where they stand in the script.
+Words = tuple[str, ...]
+
+SHIPPED = Path(__file__).parent / "sites"
+OWN = Path("~/.config/instar/sites")
+
+
+class Gpus(Settings):
+    """The GPUs of a node, and how this site wants to be asked for them."""
+
+    per_node: Annotated[int, Field(ge=0)] = 0
+    """GPUs that one node has; 0 for a site without."""
+    type: Word | None = None
+    """Its name for them, such as v100; null where it wants none."""
+    ask: Literal["gpus-per-node", "gres", "gpus-per-task", "none"] = "gpus-per-node"
+    """Slurm's option that asks for them; none where a whole node always comes with them."""
+
+
+class Container(Settings):
+    """An image that the command runs in. The batch script stays outside, where the scheduler's commands are."""
+
+    runtime: Literal["apptainer", "singularity", "pyxis"] = "apptainer"
+    """What starts it; pyxis is an option of srun, over enroot."""
+    image: str
+    """File of the image, or its name in a registry."""
+    binds: Words = ()
+    """Folders that it sees, as `/outside:/inside`."""
+    options: Words = ()
+    """Further options of the runtime, such as --nv or --rocm."""
+
+
+class Site(Settings):
+    """Where jobs go: the scheduler and how it wants to be asked, what a node has, what has to be set up there."""
+
+    scheduler: str = "slurm"
+    """A kind of instar/clusters: slurm, pbs or local."""
+    account: Word | None = None
+    """Whom the hours are counted to."""
+    partition: Word | None = None
+    """The partition, or the queue of PBS."""
+    qos: Word | None = None
+    """The quality of service, where it has to be named."""
+    constraint: Word | None = None
+    """Features that nodes must have."""
+    gpus: Gpus = Gpus()
+    """The GPUs of a node."""
+    cores: Count | None = None
+    """Cores of a node that a job may use."""
+    memory: Word | None = None
+    """Memory of a node to ask for, such as 480G; null for the site's default."""
+    memory_per_gpu: Word | None = None
+    """Memory to ask for with each GPU instead."""
+    longest: Time = Span(24, "h")
+    """The longest that one job may take."""
+    nodes: Count | None = None
+    """The most nodes that one job may have; null where no limit is known."""
+    again: Literal["requeue", "chain", "none"] = "chain"
+    """How a job that ran out of time goes on: it is queued again, or the next one of a chain begins."""
+    lead: Time = Span(3, "min")
+    """How long before its limit a job is warned."""
+    array: Count = 1000
+    """The most elements that one array may have."""
+    options: tuple[Word, ...] = ()
+    """Further options of the scheduler, such as --hint=nomultithread."""
+    launcher: Literal["srun", "mpirun", "mpiexec", "none"] = "srun"
+    """What starts one process a device on all nodes; none where the one process starts the others itself."""
+    launch: Words = ()
+    """Further options of the launcher."""
+    bind: tuple[Annotated[str, Field(pattern="^(0x)?[0-9a-fA-F]+$")], ...] = ()
+    """Masks of the cores that each process on a node is bound to, in hexadecimal, in the order of its GPUs."""
+    setup: tuple[str, ...] = ()
+    """Lines of the job script before the command: modules, an environment."""
+    environment: dict[Name, str] = Field(default_factory=dict)
+    """Variables of the job; $NAME in a value is the variable of that name on the node."""
+    container: Container | None = None
+    """An image to run in."""
+    python: Words = ()
+    """What starts Instar there, such as [python3, -m, instar]; empty for what runs here now."""
+    local: str | None = None
+    """A folder of the node's own, for data and caches; $NAME is filled in there."""
+    caches: str | None = None
+    """A folder that all nodes see, for weights and caches, where home is too small."""
+    offline: bool = True
+    """Whether nodes have no way to the internet."""
+    mail: str | None = Field(default=None, pattern=r"^[^@\s,;'\"`$\\]+@[^@\s,;'\"`$\\]+$")
+    """Who is told when a job ends or fails."""
+    hourly: Literal["gpu", "core", "node"] = "core"
+    """What its hours are counted in."""
+
+
+def load(name: str, changes: tuple[str, ...] = ()) -> Site:
+    """The site called `name`, or described by a YAML file of that path, after `key=value` changes.
+
+    A file of one's own in ~/.config/instar/sites goes before a shipped one. Raises ConfigError with every mistake.
+    """
+    site = validate(Site, read(find(name)), list(changes))
+    if site.scheduler not in plugins.kinds("clusters"):
+        raise ConfigError(plugins.unknown(site.scheduler, plugins.kinds("clusters"), what="scheduler"))
+    if site.again == "requeue" and site.scheduler != "slurm":
+        raise conflict([(("again", "scheduler"), "only slurm queues a job again. Write again: chain.")])
+    return site
+
+
+def find(name: str) -> Path:
+    """The file of a site; raises ConfigError naming the near miss."""
+    own = OWN.expanduser()
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        if Path(name).is_file():
+            return Path(name)
+        raise ConfigError(f"{name} is not there. Name a site ({', '.join(names())}) or its YAML file.")
+    for folder in (own, SHIPPED):
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    raise ConfigError(f"{plugins.unknown(name, names(), what='site')}. Your own go into {own}/NAME.yaml")
+
+
+def names() -> list[str]:
+    """Every site there is, shipped or one's own."""
+    return sorted({file.stem for folder in (SHIPPED, OWN.expanduser()) for file in folder.glob("*.yaml")})
