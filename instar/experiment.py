@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from instar import plugins, settings
 from instar.augment import Augment
 from instar.errors import ConfigError
+from instar.run import Run, name_for
 from instar.settings import Document, Settings, Shelf, Span, Training, read
 from instar.validation import conflict, validate
 
@@ -193,6 +194,22 @@ def differences(before: Experiment, after: Experiment) -> list[str]:
         for name in names
         if old.get(name, ...) != new.get(name, ...)
     ]
+
+
+def locate(experiment: Experiment, name: str | None, *, runs: Path) -> Run:
+    """The run folder this experiment belongs in: its own from an earlier start, or one that is not there yet.
+
+    name   the user's: a word for a folder in `runs`, or a path; None for one that follows from the experiment
+    """
+    if name:
+        return Run(Path(name) if "/" in name else runs / name)
+    first = name_for(experiment.name or Path(experiment.data.root).name, signature(experiment))
+    number = 1
+    while True:
+        run = Run(runs / (first if number == 1 else f"{first}-{number}"))
+        if not run.experiment_file.exists() or not differences(load(run.path), experiment):
+            return run
+        number += 1
 
 
 def schema() -> dict[str, Any]:

@@ -84,6 +84,21 @@ class Submitted:
     time: float
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: whether it is in order, what was looked at, what was found, and what to do about it."""
+
+    level: Literal["ok", "warning", "error"]
+    what: str
+    found: str
+    do: str = ""
+
+    @property
+    def text(self) -> str:
+        """One sentence of it."""
+        return ". ".join(part.rstrip(".") for part in (f"{self.what}: {self.found}", self.do) if part)
+
+
 def write(submitted: Submitted) -> None:
     """Keep it in its folder, whole or not at all."""
     facts = asdict(submitted) | {"folder": str(submitted.folder)}

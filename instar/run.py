@@ -9,6 +9,7 @@
     metrics.jsonl     what was measured; the truth that trackers mirror
     checkpoints/      whole states, newest last; `latest` and `best` name two of them
     predictions/      one Parquet file and one score file a split
+    jobs/             one folder a job: script, log, what was asked for, code and environment
     report.html       the run page
 
 Standard library only: listing a thousand runs must not wait for numpy.
@@ -76,6 +77,10 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def jobs(self) -> Path:
+        return self.path / "jobs"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -84,6 +89,10 @@ class Run:
 
     def scores_file(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.json"
+
+    def exists(self) -> bool:
+        """Whether there is a run in this folder, if only one that waits in a queue."""
+        return self.experiment_file.exists() or self.events_file.exists()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every measured point, oldest first."""
@@ -115,27 +124,40 @@ class Run:
     def status(self) -> dict[str, Any]:
         """What one line of `instar runs` shows, from the last lines of two files.
 
-        state is one of new, running, silent, stopped, failed, trained, done.
+        state is one of new, queued, running, silent, stopped, failed, trained, done.
         """
-        last = _last(self.events_file)
-        point = _last(self.metrics_file)
+        # One line is enough for most runs, and there may be a thousand of them.
+        backwards = _newest_lines(self.events_file)
+        newest: dict[str, Any] = next(_objects(backwards), {})
+        last = next((event for event in _objects(backwards) if event.get("event") not in OF_JOBS), {})
+        of_job = (event["job"] for event in _objects(line for line in backwards if '"job"' in line) if "job" in event)
+        point: dict[str, Any] = next(_objects(_newest_lines(self.metrics_file)), {})
         plan = _json(self.plan_file)
         total = plan.get("total_samples") or 0
         samples = max(int(point.get("samples", 0)), int(last.get("samples", 0) or 0))
         return {
             "name": self.name,
             "path": str(self.path),
-            "state": self._state(last),
+            "state": self._state(last, newest),
+            "job": str(next(of_job, "")),
             "samples": samples,
             "share": samples / total if total else 0.0,
+            "seconds_left": (total - samples) / point["images_per_second"] if point.get("images_per_second") else None,
             "epoch": round(samples / plan["epoch_samples"], 2) if plan.get("epoch_samples") else 0.0,
             "best": self._best(),
             "test": {name: value for name, value in self.scores("test").items() if isinstance(value, float)},
             "changed": _changed(self.events_file),
         }
 
-    def _state(self, last: Mapping[str, Any]) -> str:
+    def _state(self, last: Mapping[str, Any], newest: Mapping[str, Any]) -> str:
+        """From the last event of the training, and the newest of all, which may be one of its job."""
         named = {"stopped": "stopped", "failed": "failed", "finished": "trained", "evaluated": "done"}
+        # A job that has begun is still on its way to the first word of the training.
+        of_jobs = {"queued": "queued", "job_continues": "queued", "job_started": "running"}
+        if newest.get("event") in of_jobs:
+            return of_jobs[newest["event"]]
+        if newest.get("event") == "job_ended" and newest.get("state") != "done" and last.get("event") not in named:
+            return str(newest.get("state"))
         if not last:
             return "new"
         if last["event"] in named:
@@ -152,13 +174,17 @@ class Run:
         return dict(state.get("best") or {})
 
 
+# Events of jobs rather than of the training: written by whoever submits, and by the script around the command.
+OF_JOBS = ("queued", "job_started", "job_continues", "job_ended", "stop_asked")
+
+
 def find(name: str, runs_folder: Path) -> Run:
     """The run called `name`, which may be a path, a name in `runs_folder`, or the unambiguous end of one.
 
     Raises RunError naming the near miss.
     """
     for path in (Path(name), runs_folder / name):
-        if (path / "experiment.yaml").is_file():
+        if Run(path).exists():
             return Run(path)
     runs = list(everything(runs_folder))
     ending = [run for run in runs if run.name.endswith(f"-{name}") or run.name.startswith(f"{name}-")]
@@ -180,7 +206,7 @@ def everything(runs_folder: Path) -> Iterator[Run]:
     except OSError:
         return
     runs = [Run(Path(entry.path)) for entry in folders]
-    runs = [run for run in runs if run.experiment_file.exists()]
+    runs = [run for run in runs if run.exists()]
     yield from sorted(runs, key=lambda run: _changed(run.events_file), reverse=True)
 
 
@@ -247,16 +273,16 @@ def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def _last(path: Path, window: int = 8192) -> dict[str, Any]:
-    """The last whole line, read from the end."""
+def _newest_lines(path: Path, window: int = 8192) -> list[str]:
+    """The last lines, the newest first; the oldest of them may be torn."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - window))
             tail = file.read().decode("utf-8", "replace")
     except OSError:
-        return {}
-    return next(_objects(reversed(tail.splitlines())), {})
+        return []
+    return tail.splitlines()[::-1]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from instar.experiment import Experiment
 from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.plan import Plan, Progress
-from instar.run import Run, name_for, write_atomically
+from instar.run import Run, write_atomically
 from instar.settings import dump
 
 
@@ -84,7 +84,7 @@ def train(
     Raises Again (exit 75) when stopped and saved, ConfigError, DataError or RunError for mistakes, LearningError when
     training cannot go on.
     """
-    run = locate(experiment, options)
+    run = experiments.locate(experiment, options.run_name, runs=options.runs_folder)
     place = worlds.here()
     if options.dry:
         made = manifest()
@@ -107,21 +107,6 @@ def train(
             run, experiment, plan, rows, machine=machine, world=world, writer=writer, view=shown, stack=stack
         )
         return _carry_on(training, experiment, options, prepared.before if prepared else None)
-
-
-def locate(experiment: Experiment, options: Options) -> Run:
-    """The run folder this experiment belongs in: its own from an earlier start, or one that is not there yet."""
-    if options.run_name:
-        path = Path(options.run_name)
-        return Run(path if len(path.parts) > 1 else options.runs_folder / path)
-    label = experiment.name or Path(experiment.data.root).name
-    first = name_for(label, experiments.signature(experiment))
-    number = 1
-    while True:
-        run = Run(options.runs_folder / (first if number == 1 else f"{first}-{number}"))
-        if not run.experiment_file.exists() or not experiments.differences(_saved(run), experiment):
-            return run
-        number += 1
 
 
 # --- the folder ----------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ def test_help_does_not_even_import_pydantic_or_yaml():
 def test_runs_lists_state_and_progress(runs, capsys):
     assert cli.main(["runs", str(runs)]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["run", "state", "done", "epoch", "val", "test", "when"]
+    assert head.split() == ["run", "state", "done", "epoch", "val", "test", "left", "when"]
     assert any(row.split()[:4] == ["flowers-tawny-owl", "failed", "20", "%"] for row in rows)
     assert cli.main(["runs", f"runs={runs}", "--json"]) == 0
     assert {one["state"] for one in json.loads(capsys.readouterr().out)} == {"failed", "done"}

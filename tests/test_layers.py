@@ -20,7 +20,7 @@ LEVELS = [
     {"engine"},
     # stages
     {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"},
-    {"cli", "terminal", "__main__"},
+    {"cli", "terminal", "curves", "__main__"},
 ]
 SHELVES, STAGES = LEVELS[6], LEVELS[8]
 
@@ -34,7 +34,7 @@ DOORS = {
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
-         "augment", "formats", "experiment", "machine", "site", "job", "plan", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
+         "augment", "formats", "experiment", "machine", "site", "job", "plan", "cli", "terminal", "curves", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "pyarrow", "sklearn", "matplotlib", "PIL", "hydra", "safetensors"}
 
 

@@ -16,7 +16,11 @@ from instar.cli.words import Words, parse
 from instar.engine import deadline
 from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 
-VERBS = ("train", "evaluate", "report", "runs", "why", "compare", "show", "schema", "demo")
+VERBS = (
+    *("train", "evaluate", "report", "compare"),
+    *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
+    *("show", "schema", "demo"),
+)
 COMMON_FLAGS = ("json", "quiet")
 CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake
 INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""List the runs: how far each is, how good, and when it last moved
+"""List the runs: how far each is, how good, how long it still takes
 
 instar runs                 those in runs/, newest first
 instar runs FOLDER
@@ -14,7 +14,7 @@ from typing import Any
 from instar import terminal
 from instar.cli.words import Words
 from instar.errors import DONE
-from instar.formats import ago, epoch, one_line, percent, score, table
+from instar.formats import ago, clock, epoch, one_line, percent, score, table
 
 FLAGS = ()
 THINGS = (0, 1)
@@ -32,23 +32,26 @@ def run(words: Words) -> int:
         terminal.say("next     instar train FOLDER")
     else:
         now = time.time()
-        terminal.say("\n".join(table([HEAD, *(row(state, now) for state in states)], right=(2, 3, 4, 5))))
+        terminal.say("\n".join(table([HEAD, *(row(state, now) for state in states)], right=(2, 3, 4, 5, 6))))
     return DONE
 
 
-HEAD = ("run", "state", "done", "epoch", "val", "test", "when")
+HEAD = ("run", "state", "done", "epoch", "val", "test", "left", "when")
 
 
 def row(state: dict[str, Any], now: float) -> tuple[str, ...]:
     """One line of the table."""
     best, test = state["best"], state["test"]
     metric = best.get("metric", "accuracy")
+    running = state["state"] in ("running", "queued", "stopped", "silent")
+    job = f" {state['job']}" if state["job"] and state["state"] in ("running", "queued") else ""
     return (
         one_line(state["name"]),
-        state["state"],
+        f"{state['state']}{job}",
         percent(state["share"]).replace(".0 ", " "),
         epoch(state["epoch"]),
         score(metric, best["value"]) if best.get("value") is not None else "",
         score(metric, test[metric]) if metric in test else "",
+        clock(state["seconds_left"]) if running and state["seconds_left"] else "",
         ago(now - state["changed"]) if state["changed"] else "",
     )

@@ -3,7 +3,7 @@
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,15 +43,18 @@ class Words:
 
 
 def parse(verb: str, arguments: Sequence[str], *, flags: Sequence[str], things: tuple[int, int]) -> Words:
-    """Sort the words after a verb; raises ConfigError for a flag it does not know, or too many or too few things."""
+    """Sort the words after a verb; raises ConfigError for a flag it does not know, or too many or too few things.
+
+    flags   without dashes; one that ends in "=" takes a value and is another spelling of `key=value`
+    """
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
     known = ("help", *flags)
     rest = iter(arguments)
     for word in rest:
         if word == "--":
             found[0].extend(rest)
-        elif word == "-h":
-            found[2].append("help")
+        elif word.startswith("--") and f"{word[2:].partition('=')[0]}=" in known:
+            found[1].append(_with_value(word, rest))
         elif word.startswith("-") and len(word) > 1:
             found[2].append(_flag(word, known))
         else:
@@ -72,10 +75,22 @@ def to_type(path: Path) -> str:
     return shlex.quote(path.name if path.parent == Path("runs") else str(path))
 
 
+def _with_value(word: str, rest: Iterator[str]) -> str:
+    """`--on lumi` and `--on=lumi` as `on=lumi`."""
+    name, equals, value = word[2:].partition("=")
+    given = value if equals else next(rest, None)
+    if given is None:
+        raise ConfigError(f"{word!r} needs a value: {word} VALUE")
+    return f"{name}={given}"
+
+
 def _flag(word: str, known: Sequence[str]) -> str:
     name = word.lstrip("-")
     if name in known and word.startswith("--"):
         return name
+    short = [flag for flag in known if len(word) == 2 and flag[0] == name]
+    if len(short) == 1:
+        return short[0]
     key, equals, _ = name.partition("=")
     if equals:
         raise ConfigError(f"{word!r}: settings are written without dashes: {name}")
@@ -84,5 +99,5 @@ def _flag(word: str, known: Sequence[str]) -> str:
 
 def _unknown(name: str, known: Sequence[str], what: str, dashes: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    listed = ", ".join(dashes + one for one in known) or "none"
+    listed = ", ".join(dashes + one.replace("=", " …") for one in known) or "none"
     return f"unknown {what}; did you mean {dashes}{near[0]}?" if near else f"unknown {what}; known: {listed}"

@@ -63,9 +63,11 @@ class Clock:
     def __init__(self, walltime: float | None, environ: Mapping[str, str] = os.environ):
         """walltime   seconds from the start of this process, None for no limit of our own"""
         limits = [walltime] if walltime is not None else []
-        end = environ.get("SLURM_JOB_END_TIME", "")
-        if end.isdigit() and int(end) > 0:
-            limits.append(int(end) - time.time())
+        # Ours is what the job script asked for; Slurm's is what the job got, which it may have been given less of.
+        for name in ("SLURM_JOB_END_TIME", "INSTAR_JOB_END"):
+            end = environ.get(name, "")
+            if end.isdigit() and int(end) > 0:
+                limits.append(int(end) - time.time())
         self._start = time.monotonic()
         self._limit = self._start + min(limits) if limits else math.inf
         self._save_seconds = 0.0

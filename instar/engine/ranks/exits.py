@@ -11,7 +11,12 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import NoReturn
+
+from instar.engine import deadline
+from instar.engine.ranks import place
+from instar.errors import AGAIN, DONE, InstarError
 
 _FLUSH_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -19,6 +24,7 @@ _PR_SET_PDEATHSIG = 1
 
 def leave(code: int) -> NoReturn:
     """End this process at once with `code`, after its output is written and its daemonic children are ended."""
+    leave_word(code)
     # The main thread may be stuck while it holds the lock of a stream, so nobody waits for the flush for long.
     flushing = threading.Thread(target=_flush, daemon=True)
     with contextlib.suppress(RuntimeError):  # no thread can be started any more
@@ -29,6 +35,21 @@ def leave(code: int) -> NoReturn:
             if child.daemon:
                 child.kill()
     os._exit(code)
+
+
+def leave_word(code: int) -> None:
+    """Tell the script of the job, which stands outside of launcher and container, how this process ends and why.
+
+    A launcher's own code is no answer: srun gives the largest of all ranks. Rank 0 speaks for those that stopped in
+    good order, and every rank that failed for itself.
+    """
+    file = os.environ.get("INSTAR_EXIT")
+    if not file:
+        return
+    with contextlib.suppress(OSError, InstarError):
+        rank = place.here().rank
+        if rank == 0 or code not in (DONE, AGAIN):
+            Path(f"{file}.{rank}").write_text(f"{code} {deadline.received() or ''}\n", encoding="utf-8")
 
 
 def _flush() -> None:
