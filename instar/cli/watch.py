@@ -81,7 +81,7 @@ def look(run: "Run", *, columns: int, now: float) -> list[str]:
         *_drawn("loss", losses, total, columns, as_loss),
         *_drawn(f"val {metric}", scores, total, columns, lambda value: score(metric, value)),
         *_timeline(events, columns, now),
-        *[f"  {_event(event, now)}" for event in events[-4:]],
+        *[f"  {_event(event, now)}" for event in events if event.get("event") != "saved"][-5:],
     ]
 
 
@@ -123,7 +123,7 @@ def _timeline(events: Sequence[dict[str, Any]], columns: int, now: float) -> lis
     begin, wide = marked[0][0], columns - 10
     line = ["-"] * wide
     for moment, letter in marked:
-        line[min(wide - 1, int((moment - begin) / max(now - begin, 1e-9) * wide))] = letter
+        line[min(wide - 1, max(0, int((moment - begin) / max(now - begin, 1e-9) * wide)))] = letter
     saves = sum(event.get("event") == "saved" for event in events)
     jobs = sum(event.get("event") == "job_started" for event in events)
     told = f"{count(jobs)} jobs, " if jobs else ""

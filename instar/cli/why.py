@@ -91,6 +91,7 @@ def _advice(status: dict[str, Any], event: dict[str, Any], events: Sequence[dict
     again = f"instar train {shlex.quote(status['path'])}"
     carries_on = f"{again} carries on from the last save; nothing before it is lost"
     by_state = {
+        "queued": f"wait; its job is in the queue. Or: instar stop {name}",
         "running": f"wait; it was alive a moment ago on {event.get('host', 'its machine')}",
         "trained": f"instar evaluate {name}",
         "done": f"instar report {name}",

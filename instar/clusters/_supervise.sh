@@ -7,9 +7,15 @@ export INSTAR_EXIT="$folder/exit$own"           # ranks leave their last word in
 export INSTAR_JOB=$job INSTAR_ATTEMPT=$attempt
 if [ "$longest" -gt 0 ]; then export INSTAR_JOB_END=$(($(date +%s) + longest)); fi
 
+moment() {  # seconds since 1970, with thousandths where `date` knows them
+    local now
+    now=$(date +%s.%3N)
+    case $now in *N) echo "${now%.*}" ;; *) echo "$now" ;; esac
+}
+
 note() {  # note EVENT MORE: one line for `instar why` and the page of the run; MORE is JSON that begins with a comma
     printf '{"time": %s, "event": "%s", "host": "%s", "job": "%s", "attempt": %d%s}\n' \
-        "$(date +%s)" "$1" "${HOSTNAME:-}" "$job" "$attempt" "${2:-}" >>"$events"
+        "$(moment)" "$1" "${HOSTNAME:-}" "$job" "$attempt" "${2:-}" >>"$events"
 }
 
 position() {  # samples in the newest checkpoint
@@ -87,8 +93,8 @@ case $code in
     65) finish failed 65 'a mistake to mend: see the log' ;;
     *) finish failed "$code" "it crashed with code $code: see the log" ;;
 esac
-case $told:$why in                              # cancelled, or preempted: then the site itself starts it again
-    TERM:* | INT:* | :SIGTERM | :SIGINT) finish stopped 75 "it was told to stop by ${told:-${why#SIG}}" ;;
+case $told in                                   # cancelled. A preemption tells the ranks only, and may carry on.
+    TERM | INT) finish stopped 75 "it was told to stop by $told" ;;
 esac
 if [ "$(position)" -gt "$begun" ]; then rm -f "$fruitless"; elif [ "$(counted "$fruitless")" -ge 2 ]; then
     finish failed 1 'two jobs in a row saved nothing new'
