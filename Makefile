@@ -1,14 +1,17 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both set up everything they need.
 PY := .venv/bin/python
 
-.PHONY: demo test check format setup scenarios chaos lock clean
+.PHONY: demo test test-slurm check format setup scenarios chaos lock clean
 .DEFAULT_GOAL := demo
 
 demo: setup           ## handwritten digits to an evaluated classifier and its page
 	.venv/bin/instar demo
 
 test: setup           ## the tests, without network or GPU
-	$(PY) -m pytest -m "not scenario" -n 2 --dist worksteal
+	$(PY) -m pytest -m "not scenario and not slurm" -n 2 --dist worksteal
+
+test-slurm: setup     ## jobs in a real Slurm of two virtual nodes; needs root, and installs Debian's slurm-wlm and munge
+	$(PY) -m pytest -m slurm -x
 
 check: setup          ## format, lint, types, layers
 	.venv/bin/ruff format --check instar tests benchmarks
@@ -21,7 +24,7 @@ format: setup
 	.venv/bin/ruff check --fix instar tests benchmarks
 
 scenarios: setup      ## the slow tests too
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -m "not slurm" -n 2
 
 chaos: setup          ## kill the training N times at random and compare with an undisturbed run
 	$(PY) -m tests.scenarios.chaos --kills $(or $(N),100)

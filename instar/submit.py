@@ -1,10 +1,9 @@
-"""Any command + Site -> a job that carries on until it is done, and everything one may ask of it afterwards.
+"""Any command + Site -> a job that carries on until it is done.
 
-Read top to bottom: what is asked for, what it comes to, what speaks against it, the folder, the queue.
-No Python stays behind on the login node: the script is all there is.
+Read top to bottom: what is asked for, what it comes to, what speaks against it, the queue, the folder.
+No Python stays behind on the login node: the script is all there is. `queue` asks about it afterwards.
 """
 
-import getpass
 import json
 import os
 import re
@@ -12,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +24,7 @@ from instar import plugins
 from instar.clusters import _call as calls
 from instar.clusters import _script as scripts
 from instar.errors import ConfigError, RunError
-from instar.job import Finding, Job, State, Submitted
+from instar.job import Finding, Job, Submitted
 from instar.run import Run, write_atomically
 from instar.settings import Settings, Time
 from instar.site import Site
@@ -352,52 +351,3 @@ def _folders(folder: Path) -> list[os.DirEntry[str]]:
         return [entry for entry in os.scandir(folder) if entry.is_dir()]
     except OSError:
         return []
-
-
-# --- afterwards ------------------------------------------------------------------------------------------------------
-
-
-def newest(run: Run) -> Submitted | None:
-    """The last job that was handed over for a run; of an array, the one it is an element of."""
-    of_run = list(jobs.everything(run.jobs))
-    of_array = list(jobs.everything(run.path.parent / "jobs")) if run.path.name.isdigit() else []
-    return max([*of_run, *of_array], key=lambda one: one.time, default=None)
-
-
-def standing(submitted: Submitted, *, element: str | None = None, seconds: float = 10.0) -> dict[str, State]:
-    """How the links of a job stand, or one element of an array."""
-    found = calls.states([current(submitted)], seconds=seconds)
-    if element is None:
-        return found
-    wanted = f"_{int(element)}"
-    return {number: state for number, state in found.items() if number.endswith(wanted) or "_" not in number}
-
-
-def current(submitted: Submitted) -> Submitted:
-    """With the successors that jobs have submitted by themselves."""
-    try:
-        ids = (submitted.folder / "ids").read_text(encoding="utf-8").split()
-    except OSError:
-        ids = []
-    return replace(submitted, ids=tuple(dict.fromkeys([*submitted.ids, *ids])))
-
-
-def stop(submitted: Submitted, *, now: bool = False, element: str | None = None) -> list[str]:
-    """End a job for good: what waits is taken out of the queue, what runs saves and stops. Returns what was told.
-
-    now   without waiting for a save
-    """
-    cluster = plugins.load("clusters", submitted.scheduler)
-    found = standing(submitted, element=element)
-    waiting = [number for number, state in found.items() if state.standing == "queued"]
-    running = [number for number, state in found.items() if state.standing == "running"]
-    if waiting or running:
-        # The links of a chain look for this before they begin.
-        own = "" if element is None else f"-{int(element)}"
-        write_atomically(submitted.folder / f"over{own}", f"stopped by {getpass.getuser()}\n")
-    for ids, command in ((waiting, cluster.cancel), (running, cluster.cancel if now else cluster.warn)):
-        if ids:
-            answer = calls.call(command(ids))
-            if answer.code != 0 and not cluster.forgotten(answer.err):
-                raise RunError(f"the scheduler did not take it: {answer.text}. Try again, or: {' '.join(command(ids))}")
-    return [*waiting, *running]

@@ -17,7 +17,7 @@ LEVELS = [
     {"metrics", "report"},
     # shelves
     {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters"},
-    {"engine"},
+    {"engine", "queue"},
     # stages
     {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"},
     {"cli", "terminal", "curves", "__main__"},

@@ -41,7 +41,7 @@ def run(words: Words) -> int:
 
 def log_of(run: "object", number: str | None = None) -> Path:
     """The log of the newest job of a run, or of the one with this number."""
-    from instar import submit
+    from instar import queue
     from instar.run import Run
 
     assert isinstance(run, Run)
@@ -50,10 +50,10 @@ def log_of(run: "object", number: str | None = None) -> Path:
         if not folder.is_dir():
             raise RunError(f"{run.path} has no job {number}. There are: {', '.join(_numbers(run.jobs)) or 'none'}")
         return folder / "log.txt"
-    job = submit.newest(run)
+    job = queue.newest(run)
     if job is None:
         raise RunError(f"{run.path} was never a job, so there is no log. What happened: instar why {run.path}")
-    return job.folder / (f"log-{int(run.path.name)}.txt" if job.elements else "log.txt")
+    return queue.log_of(run, job)
 
 
 def _numbers(jobs: Path) -> list[str]:
@@ -66,6 +66,15 @@ def _lines(text: str) -> int | None:
     if not text.isdigit():
         raise ConfigError(f"lines={text!r} must be a whole number, or all")
     return int(text)
+
+
+def last_lines(log: Path, number: int) -> list[str]:
+    """The last lines of a log; none where there is no log."""
+    try:
+        with open(log, encoding="utf-8", errors="replace", newline="") as file:
+            return [line.rstrip("\r\n") for line in deque(file, maxlen=number)]
+    except OSError:
+        return []
 
 
 def _tail(log: Path, lines: int | None) -> int:

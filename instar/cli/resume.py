@@ -22,16 +22,16 @@ THINGS = (1, 1)
 
 
 def run(words: Words) -> int:
+    from instar import queue, submit
     from instar import run as runs
     from instar import site as sites
-    from instar import submit
     from instar.submit import Request
     from instar.validation import validate
 
     asked, of_site, rest = submitting.sorted_words(words, tuple(Request.model_fields))
     given = Words(words.things, rest, words.flags, words.line).only("runs")
     found = runs.find(words.things[0], Path(given.get("runs", "runs")))
-    last = submit.newest(found)
+    last = queue.newest(found)
     if last is None:
         raise RunError(f"{found.path} was never a job. It carries on here with: instar train {found.path}")
     if last.elements:

@@ -24,7 +24,12 @@ def run(words: Words) -> int:
     from instar import run as runs
 
     folder = Path(words.things[0] if words.things else words.only("runs").get("runs", "runs"))
-    states = [one.status() for one in runs.everything(folder)]
+    found = list(runs.everything(folder))
+    states = [one.status() for one in found]
+    if any(state["job"] and state["state"] in ("queued", "running", "silent") for state in states):
+        from instar import queue  # few lists need to ask a scheduler
+
+        states = queue.corrected(found, states)
     if "json" in words:
         terminal.say(json.dumps(states))
     elif not states:

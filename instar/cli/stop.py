@@ -23,13 +23,13 @@ THINGS = (1, 1)
 
 
 def run(words: Words) -> int:
+    from instar import queue
     from instar import run as runs
-    from instar import submit
 
     found = runs.find(words.things[0], Path(words.only("runs").get("runs", "runs")))
-    job = submit.newest(found)
+    job = queue.newest(found)
     element = found.path.name if job is not None and job.elements else None
-    told = submit.stop(job, now="now" in words, element=element) if job is not None else []
+    told = queue.stop(job, now="now" in words, element=element) if job is not None else []
     if not told and (pid := _here(found)):
         os.kill(pid, signal.SIGKILL if "now" in words else signal.SIGTERM)
         told = [f"process {pid}"]

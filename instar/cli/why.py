@@ -30,7 +30,16 @@ def run(words: Words) -> int:
     from instar import run as runs
 
     found = runs.find(words.things[0], Path(words.only("runs").get("runs", "runs")))
-    story = explain(found.status(), found.events())
+    status = found.status()
+    if status["job"]:
+        from instar import queue
+
+        status = queue.corrected([found], [status])[0]
+    story = explain(status, found.events())
+    if story["event"].get("event") == "job_ended":
+        from instar.cli.logs import last_lines, log_of
+
+        story["event"]["traceback"] = "\n".join(last_lines(log_of(found), 12))
     if "json" in words:
         terminal.say(json.dumps(story))
     else:
@@ -53,13 +62,15 @@ def explain(status: dict[str, Any], events: Sequence[dict[str, Any]]) -> dict[st
         "before": telling[-RECENT:],
         "saved": saves[-1] if saves else {},
         "do": _advice(status, decisive, events),
+        "job": status["job"],
+        "waits_for": status.get("reason", ""),
     }
 
 
 def told(story: dict[str, Any], *, now: float) -> list[str]:
     """The same in lines."""
     event, saved = story["event"], story["saved"]
-    state = {"silent": "silent: it left no word, so it was killed or its machine went down"}
+    state = {"queued": _queued(story), "silent": "silent: it left no word, so it was killed or its machine went down"}
     lines = [
         f"run      {one_line(story['path'])}",
         f"state    {state.get(story['state'], story['state'])}, {percent(story['share'])} done",
@@ -76,25 +87,33 @@ def told(story: dict[str, Any], *, now: float) -> list[str]:
     return [*lines, f"do       {story['do']}"]
 
 
+def _queued(story: dict[str, Any]) -> str:
+    reason = f", waiting: {story['waits_for']}" if story["waits_for"] else ""
+    return f"queued as job {story['job']}{reason}"
+
+
 def _decisive(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The end of the last start: of a crash on several ranks the first to fail, which brought down the others."""
     last = len(events)
     begins = max((i for i, event in enumerate(events) if event.get("event") in ("started", "resumed")), default=0)
     ends = [event for event in events[begins:last] if event.get("event") in ENDS]
     failed = [event for event in ends if event["event"] in ("failed", "save_failed")]
+    # What ended before the training could say a word is told by the script around it.
+    failed = failed or [event for event in events[-1:] if event["event"] == "job_ended" and event["state"] == "failed"]
     told_apart = [event for event in events if event.get("event") not in QUIET]
     return (failed or ends[-1:] or told_apart[-1:] or [{}])[0]
 
 
 def _advice(status: dict[str, Any], event: dict[str, Any], events: Sequence[dict[str, Any]]) -> str:
     name = to_type(Path(status["path"]))
-    again = f"instar train {shlex.quote(status['path'])}"
+    again = f"instar resume {name}" if status["job"] else f"instar train {shlex.quote(status['path'])}"
     carries_on = f"{again} carries on from the last save; nothing before it is lost"
     by_state = {
         "queued": f"wait; its job is in the queue. Or: instar stop {name}",
         "running": f"wait; it was alive a moment ago on {event.get('host', 'its machine')}",
         "trained": f"instar evaluate {name}",
         "done": f"instar report {name}",
+        "cancelled": f"its job was taken out of the queue. instar resume {name} submits it again",
         "new": f"it has not begun: {again}",
         "stopped": carries_on,
         "silent": carries_on,

@@ -92,7 +92,7 @@ def states(jobs: Sequence[Submitted], *, seconds: float = 10.0, tries: int = 1) 
     found: dict[str, State] = {}
     for kind in sorted({job.scheduler for job in jobs}):
         cluster = plugins.load("clusters", kind)
-        ids = [one for job in jobs if job.scheduler == kind for one in job.ids]
+        ids = list(dict.fromkeys(one for job in jobs if job.scheduler == kind for one in job.ids))
         found |= _asked(cluster, ids, seconds=seconds, tries=tries)
     return found
 

@@ -1,7 +1,12 @@
 # --- around it: the same for every command and every site ------------------------------------------------------------
 # The command ends with 0 (done), 75 (saved: the same command carries on), 65 (a mistake to mend) or crashes.
 # This shell stands outside any container, so it can ask the scheduler; it decides once, at the end, what follows.
-own=${element:+-$element}                       # an element of an array keeps its own records
+by_hand=1                                       # whoever submitted us may still be writing our number down
+for _ in 1 2 3 4 5; do
+    if grep -qxF "${job%_*}" "$folder/ids" 2>/dev/null; then by_hand= && break; fi
+    sleep 0.2
+done
+own=${element:+-$element}${by_hand:+-by-hand}   # an element of an array keeps its own records
 over=$folder/over$own carried=$folder/carried$own fruitless=$folder/fruitless$own
 export INSTAR_EXIT="$folder/exit$own"           # ranks leave their last word in $INSTAR_EXIT.RANK
 export INSTAR_JOB=$job INSTAR_ATTEMPT=$attempt
@@ -55,11 +60,11 @@ trap 'hear INT' INT
 trap 'late=1' ALRM
 
 if [ -e "$over" ]; then
-    if grep -qxF "${job%_*}" "$folder/ids" 2>/dev/null && [ "$attempt" = 0 ]; then
+    if [ -z "$by_hand" ] && [ "$attempt" = 0 ]; then
         echo "instar: job $job has nothing left to do: $(cat "$over")"
         exit 0
     fi
-    rm -f "$over" "$carried" "$fruitless"       # started again by hand, or queued again by the site
+    rm -f "$over" "$carried" "$fruitless"       # started by hand once more, or queued again by the site
 fi
 rm -f "$INSTAR_EXIT".*
 begun=$(position)

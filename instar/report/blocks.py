@@ -197,7 +197,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of time; start and width are shares of the whole line. style is 'run' or 'pause'."""
+    """A piece of time; start and width are shares of the whole line. style is 'run', 'pause' or 'queue'."""
 
     start: float
     width: float

@@ -115,7 +115,7 @@ def _cost(
     start: Document,
 ) -> tuple[Any, ...]:
     drawn = timeline.drawn(turns, events)
-    bill = timeline.bill(turns, plan, metrics, start.get("cpus"))
+    bill = timeline.bill(turns, plan, metrics, start.get("cpus"), events)
     return (*((drawn,) if drawn else (Text("No event was recorded."),)), bill, timeline.table(events))
 
 

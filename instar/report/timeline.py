@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instar.report.blocks import Facts, Span, Table, Tick, Timeline
+from instar.run import OF_JOBS
 
 Event = dict[str, Any]
 BEGINS = frozenset({"started", "resumed"})
@@ -53,32 +54,56 @@ def attempts(events: Sequence[Event], metrics: Sequence[Event] = ()) -> list[Att
         begins = event.get("event") in BEGINS
         if begins and (not groups or _who(groups[-1][0]) != _who(event) or _over(groups[-1])):
             groups.append([event])
-        elif groups and event.get("event") != "evaluated":
+        elif groups and event.get("event") not in ("evaluated", *OF_JOBS):
             groups[-1].append(event)
     return [_attempt(group, groups[index + 1 :], metrics) for index, group in enumerate(groups)]
 
 
 def drawn(turns: Sequence[Attempt], events: Sequence[Event]) -> Timeline | None:
-    """The attempts on one line, in proportion, with pauses cut short; nothing without an attempt."""
+    """The attempts on one line, in proportion, with pauses cut short; nothing without an attempt.
+
+    A job's first wait in the queue comes before its first attempt.
+    """
     if not turns:
         return None
-    busy = sum(turn.seconds for turn in turns) or 1.0
-    cap = busy * LONGEST_PAUSE
+    waited = waits(events)
+    cap = (sum(turn.seconds for turn in turns) or 1.0) * LONGEST_PAUSE
+    first = min([turns[0].start, *(begin for begin, _, _ in waited)])
+    gaps = [(before, turn.start) for before, turn in zip([first, *(turn.end for turn in turns)], turns, strict=False)]
     starts, position = [], 0.0
-    for before, turn in zip((None, *turns), turns, strict=False):
-        position += min(cap, max(0.0, turn.start - before.end)) if before else 0.0
+    for (begin, end), turn in zip(gaps, turns, strict=True):
+        position += min(cap, max(0.0, end - begin))
         starts.append(position)
         position += turn.seconds
     whole = position or 1.0
-    spans = []
-    for start, turn, index in zip(starts, turns, range(len(turns)), strict=True):
-        if index:
-            gap = turn.start - turns[index - 1].end
-            begin = starts[index - 1] + turns[index - 1].seconds
-            spans.append(Span(begin / whole, (start - begin) / whole, f"pause of {duration(gap)}", "pause"))
+    spans, drawn_to = [], 0.0
+    for index, (start, turn, gap) in enumerate(zip(starts, turns, gaps, strict=True)):
+        if start > drawn_to:
+            spans.append(Span(drawn_to / whole, (start - drawn_to) / whole, *_pause(gap, waited)))
         text = f"attempt {index + 1} on {turn.host}: {duration(turn.seconds)}, {turn.ended}"
         spans.append(Span(start / whole, turn.seconds / whole, text, "run"))
-    return Timeline(tuple(spans), _ticks(turns, starts, whole, events), clock(turns[0].start), clock(turns[-1].end))
+        drawn_to = start + turn.seconds
+    return Timeline(tuple(spans), _ticks(turns, starts, whole, events), clock(first), clock(turns[-1].end))
+
+
+def waits(events: Sequence[Event]) -> list[tuple[float, float, str]]:
+    """The times a run's jobs were in the queue: from when, until when, and the job."""
+    found, since = [], None
+    for event in events:
+        if event.get("event") in ("queued", "job_continues"):
+            since = _time(event)
+        elif event.get("event") == "job_started" and since is not None:
+            found.append((since, _time(event), str(event.get("job", ""))))
+            since = None
+    return found
+
+
+def _pause(gap: tuple[float, float], waited: Sequence[tuple[float, float, str]]) -> tuple[str, str]:
+    """What a gap between two attempts was, and its style."""
+    queued = [(end - begin, job) for begin, end, job in waited if begin < gap[1] and end > gap[0]]
+    if not queued:
+        return f"pause of {duration(gap[1] - gap[0])}", "pause"
+    return f"{duration(sum(seconds for seconds, _ in queued))} in the queue as job {queued[-1][1]}", "queue"
 
 
 def table(events: Sequence[Event]) -> Table:
@@ -97,12 +122,21 @@ def table(events: Sequence[Event]) -> Table:
     return Table(("time", "event", "samples", "details"), tuple(rows), numeric=frozenset({"samples"}), shown=14)
 
 
-def bill(turns: Sequence[Attempt], plan: dict[str, Any], metrics: Sequence[Event], cpus: int | None) -> Facts:
+def bill(
+    turns: Sequence[Attempt],
+    plan: dict[str, Any],
+    metrics: Sequence[Event],
+    cpus: int | None,
+    events: Sequence[Event] = (),
+) -> Facts:
     """What the training cost."""
     seconds = sum(turn.seconds for turn in turns)
     speeds = sorted(point["images_per_second"] for point in metrics if point.get("images_per_second"))
     samples = max((int(point.get("samples", 0)) for point in metrics), default=0)
     pairs: list[tuple[str, Any]] = [("time at work", duration(seconds)), ("attempts", len(turns))]
+    queued = sum(end - begin for begin, end, _ in waits(events))
+    if queued:
+        pairs += [("in the queue", duration(queued))]
     if len(turns) > 1:
         pairs += [("from first to last", duration(turns[-1].end - turns[0].start))]
     pairs += [("images trained on", samples)]

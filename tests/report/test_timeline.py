@@ -51,6 +51,28 @@ def test_long_pauses_are_drawn_short_and_nothing_leaves_the_line():
     assert all(0 <= tick.at <= 1.0001 for tick in drawn.ticks)
 
 
+def test_a_run_of_jobs_shows_how_long_it_was_queued():
+    events = [
+        event(0, "queued", job="7"),
+        event(600, "job_started", job="7"),
+        event(605, "started"),
+        event(700, "stopped"),
+        event(701, "job_continues", job="7"),
+        event(820, "job_started", job="7"),
+        event(825, "resumed", pid=2),
+        event(900, "finished", pid=2),
+        event(990, "queued", job="8"),
+    ]
+    turns = timeline.attempts(events)
+    assert [turn.end for turn in turns] == [700, 900], "a later job is no part of an attempt"
+    assert timeline.waits(events) == [(0, 600, "7"), (701, 820, "7")]
+    before, _, between, _ = sorted(timeline.drawn(turns, events).spans, key=lambda span: span.start)
+    assert (before.start, before.style, before.text) == (0, "queue", "10 min in the queue as job 7")
+    assert between.style == "queue" and "1 min 59 s" in between.text
+    facts = dict(timeline.bill(turns, {}, [], 4, events).pairs)
+    assert facts["in the queue"] == "11 min 59 s"
+
+
 def test_no_attempt_is_no_line():
     assert timeline.attempts([]) == [] and timeline.drawn([], []) is None
 
