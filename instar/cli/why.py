@@ -62,7 +62,7 @@ def explain(status: dict[str, Any], events: Sequence[dict[str, Any]]) -> dict[st
         "before": telling[-RECENT:],
         "saved": saves[-1] if saves else {},
         "do": _advice(status, decisive, events),
-        "job": status["job"],
+        "job": status.get("job", ""),
         "waits_for": status.get("reason", ""),
     }
 
@@ -106,7 +106,7 @@ def _decisive(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _advice(status: dict[str, Any], event: dict[str, Any], events: Sequence[dict[str, Any]]) -> str:
     name = to_type(Path(status["path"]))
-    again = f"instar resume {name}" if status["job"] else f"instar train {shlex.quote(status['path'])}"
+    again = f"instar resume {name}" if status.get("job") else f"instar train {shlex.quote(status['path'])}"
     carries_on = f"{again} carries on from the last save; nothing before it is lost"
     by_state = {
         "queued": f"wait; its job is in the queue. Or: instar stop {name}",
