@@ -183,7 +183,8 @@ class Stepper:
     def weights_are_finite(self) -> bool:
         """Whether every trained number may be saved."""
         state = self.learner.module.state_dict()
-        tensors = [local(tensor) for tensor in state.values() if tensor.is_floating_point()]
+        mine = [local(tensor) for tensor in state.values() if tensor.is_floating_point()]
+        tensors = [tensor for tensor in mine if tensor.numel()]  # a small one may be wholly on other ranks
         return bool(
             torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(tensors, float("inf"))])).all()
         )
