@@ -24,10 +24,10 @@ from instar.engine.ranks import lease
 from instar.engine.ranks import world as worlds
 from instar.engine.ranks.watchdog import follows_from_another
 from instar.engine.ranks.world import World
-from instar.engine.saving import restore_newest, save
+from instar.engine.saving import make_room, restore_newest, save
 from instar.engine.training import Training
 from instar.engine.view import Quiet, View
-from instar.errors import Again, InstarError, RunError
+from instar.errors import Again, CheckpointError, InstarError, RunError
 from instar.experiment import Experiment
 from instar.machine import Machine
 from instar.manifest import Manifest
@@ -238,12 +238,12 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     found = restore_newest(training)
     _adopt_policy(training)
     begun = training.standing.samples
-    if found is None:
-        if world.rank == 0:
-            run.log_event("started", rank=0, samples=0, ranks=world.size)
-    elif training.standing.samples >= plan.total_samples == training.standing.evaluated_at:
+    if found is not None and begun >= plan.total_samples == training.standing.evaluated_at:
         return Outcome(run, plan, "already", training.standing.best, world.rank)
-    elif world.rank == 0:
+    _first_rank(world, lambda: _room_for_saves(training, found))
+    if world.rank == 0 and found is None:
+        run.log_event("started", rank=0, samples=0, ranks=world.size)
+    elif world.rank == 0 and found is not None:
         _end_a_chain(run, begun)
         run.log_event("resumed", rank=0, samples=begun, checkpoint=found.name, ranks=world.size)
         training.view.note(f"resumed at epoch {training.standing.samples / plan.epoch_samples:.2f} from {found.name}")
@@ -267,6 +267,14 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     if world.rank == 0:
         run.log_event("finished", rank=0, samples=training.standing.samples, state=state, best=training.standing.best)
     return Outcome(run, plan, state, training.standing.best, world.rank)
+
+
+def _room_for_saves(training: Training, found: checkpoint.Checkpoint | None) -> None:
+    try:
+        make_room(training, found)
+    except CheckpointError as error:
+        training.run.log_event("failed", rank=0, samples=training.standing.samples, reason=str(error))
+        raise
 
 
 def _end_a_chain(run: Run, position: int) -> None:

@@ -1,12 +1,15 @@
 """Training: one folder, one position, and the same numbers whatever comes in between."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loop import is_better, stops_early
-from instar.errors import Again, ConfigError, LearningError, RunError
+from instar.errors import Again, CheckpointError, ConfigError, LearningError, RunError
 from instar.experiment import StopEarly
 from instar.run import Run
 from tests.fakes.images import folder_of_images
@@ -126,6 +129,31 @@ def test_numbers_that_stay_none_end_the_training_with_the_names_of_the_samples(t
     run = Run(tmp_path / "runs" / "run")
     assert run.status()["state"] == "failed"
     assert len(events(run, "nan")) == 2
+
+
+def test_a_disk_too_small_for_the_saves_is_told_before_the_first_step(tmp_path, monkeypatch):
+    for free, inodes in ((10, 10**6), (10**6, 10)):
+        disk = SimpleNamespace(f_bavail=free, f_frsize=4096, f_files=10**6, f_favail=inodes)
+        monkeypatch.setattr(os, "statvfs", lambda path, disk=disk: disk)
+        told = rf"need 0\.1 MB and 28 files, found {free * 4096 / 1e6:,.1f} MB and {inodes:,} free inodes\. Free that"
+        with pytest.raises(CheckpointError, match=told) as caught:
+            train(tmp_path, train__epochs=1)
+        assert caught.value.exit_code == 65
+    run = Run(tmp_path / "runs" / "run")
+    assert run.status()["state"] == "failed"
+    assert not run.metrics() and not list(run.checkpoints.iterdir())
+    monkeypatch.undo()
+    assert train(tmp_path, train__epochs=1).state == "finished"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "asgd", "rmsprop"])
+def test_what_the_saves_are_said_to_need_is_enough_and_not_much_more(tmp_path, monkeypatch, optimizer):
+    said = []
+    monkeypatch.setattr(checkpoint, "room", lambda folder, bytes, **_: said.append(bytes))
+    run = train(tmp_path, train__epochs=1, train__ema=0.9, model__width=400, optim={"kind": optimizer, "lr": 0.01}).run
+    newest = run.checkpoints / (run.checkpoints / "latest").read_text().strip()
+    taken = sum(file.stat().st_size for file in newest.glob("*.safetensors"))
+    assert taken < said[0] + 6 * 4096 and said[0] < 2.1 * taken
 
 
 def test_out_of_memory_halves_the_micro_batch_and_the_numbers_stay(tmp_path):

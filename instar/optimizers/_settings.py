@@ -30,7 +30,9 @@ def divided(groups: Groups) -> bool:
     """Whether the ranks hold a share of each weight (`train.parallel: fsdp`), which not every kernel can update."""
     # Importing DTensor takes more than a second, and nothing can be one before somebody did.
     loaded = sys.modules.get("torch.distributed.tensor")
-    return loaded is not None and any(isinstance(weight, loaded.DTensor) for group in groups for weight in group["params"])
+    return loaded is not None and any(
+        isinstance(weight, loaded.DTensor) for group in groups for weight in group["params"]
+    )
 
 
 def fused(groups: Groups) -> bool:

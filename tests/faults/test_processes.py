@@ -311,6 +311,10 @@ def test_a_disk_that_fills_up_stops_the_training_and_nothing_is_lost(train, undi
     ended = started.end(60)
     assert ended.code == 75, ended.output
     assert "Traceback" not in ended.output
+    os.truncate(filler, filler.stat().st_size - 60_000)
+    ended = it.go()  # what will not fit is said before anything begins
+    assert ended.code == 65, ended.output
+    assert re.search(r"checkpoints of this run need 0\.\d MB and \d+ files, found 0\.\d MB", ended.output)
     filler.unlink()
     finish(it, undisturbed)
 

@@ -197,7 +197,7 @@ def _shard(module: nn.Module, world: World) -> nn.Module:
 
 
 def _settle(module: nn.Module) -> None:
-    """Call the whole on nothing: FSDP wants that before a part is called, and an evaluation may come before any step."""
+    """Call the whole on nothing, as FSDP wants it before a part is called: an evaluation may come before any step."""
     whole: Any = module
     whole.forward = lambda: None
     try:
