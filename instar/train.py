@@ -113,7 +113,7 @@ def locate(experiment: Experiment, options: Options) -> Run:
     """The run folder this experiment belongs in: its own from an earlier start, or one that is not there yet."""
     if options.run_name:
         path = Path(options.run_name)
-        return Run(path if len(path.parts) > 1 else options.runs_folder / path)
+        return Run(path if "/" in options.run_name else options.runs_folder / path)  # as a shell does: ./x is a path
     label = experiment.name or Path(experiment.data.root).name
     first = name_for(label, experiments.signature(experiment))
     number = 1
@@ -178,16 +178,17 @@ def _same_experiment(run: Run, experiment: Experiment, options: Options) -> None
 
 
 def _changed_data(run: Run, rows: Manifest, options: Options) -> None:
-    old = manifests.read(run.manifest_file)
-    gone, new = set(old.ids) - set(rows.ids), set(rows.ids) - set(old.ids)
-    examples = sorted(gone)[:5] + sorted(new)[:5]
+    found = manifests.changes(manifests.read(run.manifest_file), rows)
+    examples = [name for names in found.values() for name in names[:3]]
     if not options.accept:
+        told = ", ".join(f"{len(names)} {what}" for what, names in found.items() if names)
         raise RunError(
-            f"{rows.root} changed under {run.path}: {len(gone)} images are gone and {len(new)} are new (or labels or "
-            f"splits moved), for example {', '.join(examples) or 'none by name'}. Bring the images back, train in a "
-            f"new folder, or go on with the changed data on purpose: accept=true"
+            f"{rows.root} changed under {run.path}, in images: {told or 'another order'}; for example "
+            f"{', '.join(examples) or 'all'}. Bring back what was there, train in a new folder, or go on with the "
+            f"changed data on purpose: accept=true"
         )
-    run.log_event("data_changed", rank=0, gone=len(gone), new=len(new), examples=examples)
+    counts = {what.replace(" ", "_"): len(names) for what, names in found.items()}
+    run.log_event("data_changed", rank=0, **counts, examples=examples)
 
 
 def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan, wanted: str | None) -> None:

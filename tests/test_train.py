@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,9 @@ from instar.engine.loop import is_better, stops_early
 from instar.errors import Again, CheckpointError, ConfigError, LearningError, RunError
 from instar.experiment import StopEarly
 from instar.run import Run
+from instar.train import Options, locate
 from tests.fakes.images import folder_of_images
-from tests.fakes.training import fingerprint, train
+from tests.fakes.training import fingerprint, recipe, train
 
 
 def events(run: Run, name: str) -> list[dict]:
@@ -184,10 +186,44 @@ def test_changed_data_is_refused_or_accepted_on_purpose(tmp_path):
     with pytest.raises(Again):
         train(tmp_path, root=root, fault="step.end:2:term")
     (root / "class 0's" / "0000.png").unlink()
-    with pytest.raises(RunError, match=r"1 images are gone and 0 are new.*accept=true"):
+    with pytest.raises(
+        RunError, match=r"in images: 1 gone, \d+ in another split; for example class 0's/0000\.png.*accept=true"
+    ):
         train(tmp_path, root=root)
     assert train(tmp_path, root=root, options={"accept": True}).state == "finished"
     assert events(Run(tmp_path / "runs" / "run"), "data_changed")
+
+
+def test_an_image_that_was_overwritten_is_said_to_have_other_contents(tmp_path):
+    root = folder_of_images(tmp_path / "images")
+    with pytest.raises(Again):
+        train(tmp_path, root=root, fault="step.end:2:term")
+    (root / "class 0's" / "0000.png").write_bytes((root / "class 1's" / "0000.png").read_bytes())
+    with pytest.raises(RunError, match=r"in images: 1 with other contents; for example class 0's/0000\.png"):
+        train(tmp_path, root=root)
+
+
+def test_a_run_given_as_a_path_is_that_folder(tmp_path):
+    def folder(name):
+        return locate(recipe(tmp_path), Options(run_name=name, runs_folder=tmp_path / "runs")).path
+
+    assert folder("x") == tmp_path / "runs" / "x"
+    assert [folder(name) for name in ("./x", "x/", "./it's a run/x", "/x")] == [
+        Path("x"), Path("x"), Path("it's a run/x"), Path("/x"),
+    ]  # fmt: skip
+
+
+def test_an_epoch_shorter_than_the_steps_between_lines_has_a_loss_too(tmp_path):
+    seen = train(tmp_path, run="short", train__log=50).run.metrics()
+    assert [line["kind"] for line in seen] == ["train", "val"] * 4
+    often = [line for line in train(tmp_path, run="often", train__log=1).run.metrics() if line["kind"] == "train"]
+    for line, after in zip(seen[::2], [0, *(line["samples"] for line in seen[::2])], strict=False):
+        rows = [one["loss"] for one in often if after < one["samples"] <= line["samples"]]
+        assert line["loss"] == pytest.approx(np.mean(rows))
+    with pytest.raises(Again):
+        train(tmp_path, run="stopped", train__log=50, fault="loop.evaluate:2:term")
+    stopped = train(tmp_path, run="stopped", train__log=50)
+    assert fingerprint(stopped.run) == fingerprint(Run(tmp_path / "runs" / "short"))
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path):
@@ -202,6 +238,7 @@ def test_the_best_is_chosen_by_number():
     assert not is_better(9.5, 10.2, "max")
     assert is_better(-1e-3, -1e-2, "max")
     assert is_better(1e-3, 5.0, "min")
+    assert is_better(0.5, 0.5, "max") and is_better(0.5, 0.5, "min")  # of equals the later one
     assert not is_better(float("nan"), None, "max")
 
 

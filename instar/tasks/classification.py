@@ -102,10 +102,12 @@ class Classifier(Learner):
         """
         from torch.nn import functional
 
-        logits_BK = self.module(self._seen(batch["image"])).float()
+        from instar.tasks import _losses
+
+        logits_BK = _losses.wide(self.module(self._seen(batch["image"])))
         label_B = batch["label"]
         loss_B = functional.cross_entropy(logits_BK, label_B, ignore_index=-1, reduction="none")
-        return {"probability": logits_BK.softmax(1), "loss": loss_B.masked_fill(label_B < 0, float("nan"))}
+        return {"probability": logits_BK.softmax(1).float(), "loss": loss_B.masked_fill(label_B < 0, float("nan"))}
 
     def summary(self, counts: "Mapping[str, Tensor]") -> dict[str, float]:
         return summary(counts)
