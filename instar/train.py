@@ -19,7 +19,7 @@ from instar import plugins
 from instar.engine import loop, planning, rates
 from instar.engine.assemble import assemble
 from instar.engine.checkpoint import store as checkpoint
-from instar.engine.provenance import provenance
+from instar.engine.provenance import changes, provenance
 from instar.engine.ranks import lease
 from instar.engine.ranks import world as worlds
 from instar.engine.ranks.watchdog import follows_from_another
@@ -103,6 +103,8 @@ def train(
         if prepared is not None:
             announce(run, plan, rows)
         shown = view if view is not None and world.rank == 0 else Quiet()
+        for note in prepared.notes if prepared is not None else ():
+            shown.note(note)
         training = assemble(
             run, experiment, plan, rows, machine=machine, world=world, writer=writer, view=shown, stack=stack
         )
@@ -129,11 +131,16 @@ def locate(experiment: Experiment, options: Options) -> Run:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A run folder that is ready: its plan, its rows, and the plan of the start before (None on the first)."""
+    """A run folder that is ready.
+
+    before   the plan of the start before; None on the first
+    notes    what a person should know about this start, one sentence each
+    """
 
     plan: Plan
     manifest: Manifest
     before: Plan | None
+    notes: list[str]
 
 
 def _prepare(
@@ -157,12 +164,11 @@ def _prepare(
         same_recipe = _saved(run).train.epochs == experiment.train.epochs
         # Where only the data changed, and that was accepted, the schedule follows the new length of an epoch.
         _ask_about_length(run, experiment, before, plan, "stretch" if same_recipe else options.on_change)
-    _note_changes(run, before, plan)
+    notes = _note_start(run, before, plan)
     manifests.write(rows, run.manifest_file)
     plans.write(plan, run.plan_file)
     write_atomically(run.experiment_file, dump(experiment))
-    _note_start(run)
-    return _Prepared(plan, rows, before)
+    return _Prepared(plan, rows, before, notes)
 
 
 def _same_experiment(run: Run, experiment: Experiment, options: Options) -> None:
@@ -208,22 +214,31 @@ def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan
     run.log_event("rate_policy", rank=0, samples=standing["samples"], policy=policy, before=before.total_samples)
 
 
-def _note_changes(run: Run, before: Plan | None, plan: Plan) -> None:
-    """Changes of the machine that leave the recipe alone but may show in the last digits."""
-    if before is None:
-        return
-    for name in ("devices", "device", "precision"):
-        old, new = getattr(before, name), getattr(plan, name)
-        if old != new:
-            run.log_event("machine_changed", rank=0, setting=name, before=old, now=new)
+def _note_start(run: Run, before: Plan | None, plan: Plan) -> list[str]:
+    """Add this start to provenance.json; gives a sentence where it is on another machine or with other versions.
 
-
-def _note_start(run: Run) -> None:
+    Those leave the recipe alone, but may show in the last digits.
+    """
     try:
-        starts = json.loads(run.provenance_file.read_text(encoding="utf-8"))
+        known = json.loads(run.provenance_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        starts = []
-    write_atomically(run.provenance_file, json.dumps([*starts, provenance()], indent=1) + "\n")
+        known = []
+    starts, now = [start for start in known if isinstance(start, dict)], provenance()
+    write_atomically(run.provenance_file, json.dumps([*starts, now], indent=1) + "\n")
+    if before is None:
+        return []
+    names = ("devices", "device", "precision")
+    found = {name: (getattr(before, name), getattr(plan, name)) for name in names}
+    found = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+    found |= changes(starts[-1], now) if starts else {}
+    for name, (old, new) in found.items():
+        run.log_event("machine_changed", rank=0, setting=name, before=old, now=new)
+    told = ", ".join(f"{name} {_said(old)} -> {_said(new)}" for name, (old, new) in found.items())
+    return [f"other than at the last start: {told}; the last digits may differ"] if told else []
+
+
+def _said(value: Any) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
 
 
 def _saved(run: Run) -> Experiment:

@@ -15,7 +15,7 @@ from instar.experiment import StopEarly
 from instar.run import Run
 from instar.train import Options, locate
 from tests.fakes.images import folder_of_images
-from tests.fakes.training import fingerprint, recipe, train
+from tests.fakes.training import Notes, fingerprint, recipe, train
 
 
 def events(run: Run, name: str) -> list[dict]:
@@ -192,6 +192,25 @@ def test_changed_data_is_refused_or_accepted_on_purpose(tmp_path):
         train(tmp_path, root=root)
     assert train(tmp_path, root=root, options={"accept": True}).state == "finished"
     assert events(Run(tmp_path / "runs" / "run"), "data_changed")
+
+
+def test_another_machine_or_other_versions_are_noted_when_a_run_carries_on(tmp_path):
+    with pytest.raises(Again):
+        train(tmp_path, fault="step.end:2:term")
+    run = Run(tmp_path / "runs" / "run")
+    (start,), plan = json.loads(run.provenance_file.read_text()), json.loads(run.plan_file.read_text())
+    older = {**start, "python": "3.9.0", "gpus": ["Old GPU"], "packages": {**start["packages"], "torch": "1.0"}}
+    run.provenance_file.write_text(json.dumps([older]))
+    run.plan_file.write_text(json.dumps({**plan, "device": "cuda", "precision": "bf16"}))
+    notes = Notes()
+    assert train(tmp_path, view=notes).state == "finished"
+    torch = start["packages"]["torch"]
+    assert notes.all[0] == (
+        f"other than at the last start: device cuda -> cpu, precision bf16 -> fp32, python 3.9.0 -> {start['python']}, "
+        f"gpus Old GPU -> none, torch 1.0 -> {torch}; the last digits may differ"
+    )
+    told = [(event["setting"], event["now"]) for event in events(run, "machine_changed")]
+    assert ("torch", torch) in told and ("precision", "fp32") in told and len(told) == 5
 
 
 def test_an_image_that_was_overwritten_is_said_to_have_other_contents(tmp_path):
