@@ -150,7 +150,7 @@ def _roll_back(training: Training, position: int) -> None:
 
 def _log(training: Training, pace: Pace, rate: float) -> None:
     totals = training.stepper.totals
-    *sums, rows = training.world.sum(totals.with_rows()).tolist()
+    *sums, rows = training.world.add(totals.with_rows())
     means = {name: value / rows for name, value in zip(totals.names, sums, strict=True)}
     totals.clear()
     training.metrics.write(
