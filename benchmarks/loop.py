@@ -329,6 +329,7 @@ def lightning_cases(folder: Path, steps: int) -> dict[str, Callable[[], Clocks]]
     warnings.simplefilter("ignore")
     try:
         import lightning
+        from lightning.fabric.plugins.environments import LightningEnvironment
         from lightning.pytorch.callbacks import TQDMProgressBar
         from lightning.pytorch.loggers import CSVLogger
     except ImportError:
@@ -336,7 +337,9 @@ def lightning_cases(folder: Path, steps: int) -> dict[str, Callable[[], Clocks]]
         return {}
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    common: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "max_epochs": 1}
+    # Left to find out by itself, Lightning falls over an mpi4py that finds no MPI.
+    alone: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "plugins": [LightningEnvironment()]}
+    common = {**alone, "max_epochs": 1}
 
     class Null(lightning.LightningModule):
         def __init__(self, logs: bool):
@@ -354,7 +357,7 @@ def lightning_cases(folder: Path, steps: int) -> dict[str, Callable[[], Clocks]]
             return torch.optim.SGD(self.parameters(), **SGD)  # type: ignore[arg-type]
 
     def fabric() -> Clocks:
-        mine = lightning.Fabric(accelerator="cpu", devices=1)
+        mine = lightning.Fabric(**alone)
         network, optimizer = mine.setup(*network_and_optimizer())
         rows = Rows(features_and_labels(), steps)
         for feature_BD, label_B in rows:

@@ -133,6 +133,14 @@ class Train(Settings):
     max_bad: Share = 0.01
     """Largest share of samples that may turn out unreadable during training."""
 
+    @model_validator(mode="after")
+    def _shards_are_contiguous(self) -> "Train":
+        if self.parallel == "fsdp" and self.channels_last is True:
+            raise conflict(
+                [(("channels_last", "parallel"), "weights that lie channels-last cannot be divided: write auto or ddp")]
+            )
+        return self
+
 
 class Experiment(Settings):
     """Everything that decides what a run learns. Where it runs is Machine and Site."""

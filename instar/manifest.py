@@ -114,6 +114,26 @@ class Manifest:
         return whole.hexdigest()
 
 
+def changes(old: Manifest, new: Manifest) -> dict[str, list[str]]:
+    """The names of the samples that are gone, new, or of the same name with other contents, class or split."""
+    place_N = pc.index_in(new.table["id"], value_set=old.table["id"])
+    common_M = pc.is_valid(place_N)
+    before, now = old.table.take(place_N.drop_null()), new.table.filter(common_M)
+
+    def different(column: str) -> list[str]:
+        return now["id"].filter(pc.not_equal(before[column], now[column])).to_pylist()
+
+    classes = [np.array(manifest.classes, object) for manifest in (old, new)]
+    names = [of[table["target"].to_numpy()] for of, table in zip(classes, (before, now), strict=True)]
+    return {
+        "gone": old.table["id"].filter(pc.invert(pc.is_in(old.table["id"], new.table["id"]))).to_pylist(),
+        "new": new.table["id"].filter(pc.invert(common_M)).to_pylist(),
+        "with other contents": different("content"),
+        "of another class": now["id"].filter(pa.array(names[0] != names[1])).to_pylist(),
+        "in another split": different("split"),
+    }
+
+
 def _digest_of_texts(column: pa.ChunkedArray) -> bytes:
     """A digest of a column of text, however it is cut into chunks."""
     lengths, letters = hashlib.sha256(), hashlib.sha256()

@@ -50,6 +50,8 @@ class Learner(ABC):
     def losses(self, batch: Mapping[str, Any], progress: Progress) -> dict[str, Tensor]:
         """Scalars by name, each a mean over the rows of the batch; "total" is what is minimised.
 
+        In the place of another scalar there may be the numbers it is the mean of, one a row: the engine takes the mean
+        when somebody looks, for the rows of many steps at once.
         A mean over rows, and nothing else, is what stays right when a batch is cut into ranks and micro-batches.
         """
 

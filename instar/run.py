@@ -61,10 +61,6 @@ class Run:
         return self.path / "lease.json"
 
     @property
-    def rendezvous_file(self) -> Path:
-        return self.path / "rendezvous.json"
-
-    @property
     def events_file(self) -> Path:
         return self.path / "events.jsonl"
 

@@ -19,15 +19,15 @@ from instar import plugins
 from instar.engine import loop, planning, rates
 from instar.engine.assemble import assemble
 from instar.engine.checkpoint import store as checkpoint
-from instar.engine.provenance import provenance
+from instar.engine.provenance import changes, provenance
 from instar.engine.ranks import lease
 from instar.engine.ranks import world as worlds
 from instar.engine.ranks.watchdog import follows_from_another
 from instar.engine.ranks.world import World
-from instar.engine.saving import restore_newest, save
+from instar.engine.saving import make_room, restore_newest, save
 from instar.engine.training import Training
 from instar.engine.view import Quiet, View
-from instar.errors import Again, InstarError, RunError
+from instar.errors import Again, CheckpointError, InstarError, RunError
 from instar.experiment import Experiment
 from instar.machine import Machine
 from instar.manifest import Manifest
@@ -103,6 +103,8 @@ def train(
         if prepared is not None:
             announce(run, plan, rows)
         shown = view if view is not None and world.rank == 0 else Quiet()
+        for note in prepared.notes if prepared is not None else ():
+            shown.note(note)
         training = assemble(
             run, experiment, plan, rows, machine=machine, world=world, writer=writer, view=shown, stack=stack
         )
@@ -114,11 +116,16 @@ def train(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A run folder that is ready: its plan, its rows, and the plan of the start before (None on the first)."""
+    """A run folder that is ready.
+
+    before   the plan of the start before; None on the first
+    notes    what a person should know about this start, one sentence each
+    """
 
     plan: Plan
     manifest: Manifest
     before: Plan | None
+    notes: list[str]
 
 
 def _prepare(
@@ -142,12 +149,11 @@ def _prepare(
         same_recipe = _saved(run).train.epochs == experiment.train.epochs
         # Where only the data changed, and that was accepted, the schedule follows the new length of an epoch.
         _ask_about_length(run, experiment, before, plan, "stretch" if same_recipe else options.on_change)
-    _note_changes(run, before, plan)
+    notes = _note_start(run, before, plan)
     manifests.write(rows, run.manifest_file)
     plans.write(plan, run.plan_file)
     write_atomically(run.experiment_file, dump(experiment))
-    _note_start(run)
-    return _Prepared(plan, rows, before)
+    return _Prepared(plan, rows, before, notes)
 
 
 def _same_experiment(run: Run, experiment: Experiment, options: Options) -> None:
@@ -163,16 +169,17 @@ def _same_experiment(run: Run, experiment: Experiment, options: Options) -> None
 
 
 def _changed_data(run: Run, rows: Manifest, options: Options) -> None:
-    old = manifests.read(run.manifest_file)
-    gone, new = set(old.ids) - set(rows.ids), set(rows.ids) - set(old.ids)
-    examples = sorted(gone)[:5] + sorted(new)[:5]
+    found = manifests.changes(manifests.read(run.manifest_file), rows)
+    examples = [name for names in found.values() for name in names[:3]]
     if not options.accept:
+        told = ", ".join(f"{len(names)} {what}" for what, names in found.items() if names)
         raise RunError(
-            f"{rows.root} changed under {run.path}: {len(gone)} images are gone and {len(new)} are new (or labels or "
-            f"splits moved), for example {', '.join(examples) or 'none by name'}. Bring the images back, train in a "
-            f"new folder, or go on with the changed data on purpose: accept=true"
+            f"{rows.root} changed under {run.path}, in images: {told or 'another order'}; for example "
+            f"{', '.join(examples) or 'all'}. Bring back what was there, train in a new folder, or go on with the "
+            f"changed data on purpose: accept=true"
         )
-    run.log_event("data_changed", rank=0, gone=len(gone), new=len(new), examples=examples)
+    counts = {what.replace(" ", "_"): len(names) for what, names in found.items()}
+    run.log_event("data_changed", rank=0, **counts, examples=examples)
 
 
 def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan, wanted: str | None) -> None:
@@ -192,22 +199,31 @@ def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan
     run.log_event("rate_policy", rank=0, samples=standing["samples"], policy=policy, before=before.total_samples)
 
 
-def _note_changes(run: Run, before: Plan | None, plan: Plan) -> None:
-    """Changes of the machine that leave the recipe alone but may show in the last digits."""
-    if before is None:
-        return
-    for name in ("devices", "device", "precision"):
-        old, new = getattr(before, name), getattr(plan, name)
-        if old != new:
-            run.log_event("machine_changed", rank=0, setting=name, before=old, now=new)
+def _note_start(run: Run, before: Plan | None, plan: Plan) -> list[str]:
+    """Add this start to provenance.json; gives a sentence where it is on another machine or with other versions.
 
-
-def _note_start(run: Run) -> None:
+    Those leave the recipe alone, but may show in the last digits.
+    """
     try:
-        starts = json.loads(run.provenance_file.read_text(encoding="utf-8"))
+        known = json.loads(run.provenance_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        starts = []
-    write_atomically(run.provenance_file, json.dumps([*starts, provenance()], indent=1) + "\n")
+        known = []
+    starts, now = [start for start in known if isinstance(start, dict)], provenance()
+    write_atomically(run.provenance_file, json.dumps([*starts, now], indent=1) + "\n")
+    if before is None:
+        return []
+    names = ("devices", "device", "precision")
+    found = {name: (getattr(before, name), getattr(plan, name)) for name in names}
+    found = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+    found |= changes(starts[-1], now) if starts else {}
+    for name, (old, new) in found.items():
+        run.log_event("machine_changed", rank=0, setting=name, before=old, now=new)
+    told = ", ".join(f"{name} {_said(old)} -> {_said(new)}" for name, (old, new) in found.items())
+    return [f"other than at the last start: {told}; the last digits may differ"] if told else []
+
+
+def _said(value: Any) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
 
 
 def _saved(run: Run) -> Experiment:
@@ -223,12 +239,12 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     found = restore_newest(training)
     _adopt_policy(training)
     begun = training.standing.samples
-    if found is None:
-        if world.rank == 0:
-            run.log_event("started", rank=0, samples=0, ranks=world.size)
-    elif training.standing.samples >= plan.total_samples == training.standing.evaluated_at:
+    if found is not None and begun >= plan.total_samples == training.standing.evaluated_at:
         return Outcome(run, plan, "already", training.standing.best, world.rank)
-    elif world.rank == 0:
+    _first_rank(world, lambda: _room_for_saves(training, found))
+    if world.rank == 0 and found is None:
+        run.log_event("started", rank=0, samples=0, ranks=world.size)
+    elif world.rank == 0 and found is not None:
         _end_a_chain(run, begun)
         run.log_event("resumed", rank=0, samples=begun, checkpoint=found.name, ranks=world.size)
         training.view.note(f"resumed at epoch {training.standing.samples / plan.epoch_samples:.2f} from {found.name}")
@@ -252,6 +268,14 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     if world.rank == 0:
         run.log_event("finished", rank=0, samples=training.standing.samples, state=state, best=training.standing.best)
     return Outcome(run, plan, state, training.standing.best, world.rank)
+
+
+def _room_for_saves(training: Training, found: checkpoint.Checkpoint | None) -> None:
+    try:
+        make_room(training, found)
+    except CheckpointError as error:
+        training.run.log_event("failed", rank=0, samples=training.standing.samples, reason=str(error))
+        raise
 
 
 def _end_a_chain(run: Run, position: int) -> None:

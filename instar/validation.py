@@ -16,6 +16,10 @@ from instar.settings import Settings, Shelf
 
 S = TypeVar("S", bound=Settings)
 
+_SECRETS = frozenset(
+    "password passwd secret token api_key apikey access_key secret_key auth_token access_token credentials".split()
+)
+
 
 def validate(settings: type[S], document: dict[str, Any], overrides: Sequence[str] = ()) -> S:
     """The settings a document spells after `key=value` overrides; raises ConfigError with all mistakes of both."""
@@ -27,9 +31,25 @@ def validate(settings: type[S], document: dict[str, Any], overrides: Sequence[st
         mistakes.add(error)
         mistakes.add_conflicts()
         raise ConfigError(wrong + mistakes.sentences()) from error
+    wrong += _secrets(document, document)
     if wrong:
         raise ConfigError(wrong)
     return valid
+
+
+def _secrets(document: Any, part: Any, above: Keys = ()) -> list[str]:
+    """A sentence for each text that is written in a setting with the name of a secret; the text is not in it."""
+    found = []
+    for name, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        keys = (*above, name)
+        if isinstance(value, str) and value and str(name).lower() in _SECRETS:
+            place = f"{document.place(keys)}: " if isinstance(document, Document) else ""
+            found.append(
+                f"{place}{'.'.join(map(str, keys))} is a secret, which every run would keep and show with its recipe. "
+                f"Leave it out; whatever needs it reads it from the environment."
+            )
+        found += _secrets(document, value, keys)
+    return found
 
 
 def conflict(found: list[tuple[tuple[str, ...], str]]) -> PydanticCustomError:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -331,11 +332,21 @@ def test_a_pickle_is_never_opened(copied, tmp_path):
 
 
 def test_room_names_what_is_needed_and_what_was_found(tmp_path):
-    checkpoint.room(tmp_path, 1000)
-    with pytest.raises(CheckpointError, match=r"needs 1,000,000,000,000\.0 MB and 12 files, found .* MB and .* inodes"):
-        checkpoint.room(tmp_path, 10**18)
-    with pytest.raises(CheckpointError, match="free inodes"):
-        checkpoint.room(tmp_path, 1, files=10**15)
+    checkpoint.room(tmp_path, 1000, files=6, keep=2)
+    with pytest.raises(CheckpointError, match=r"need 4,000,000,000,000\.1 MB and 28 files, found .* MB and .* inodes"):
+        checkpoint.room(tmp_path, 10**18, files=6, keep=2)
+    with pytest.raises(CheckpointError, match=r"free inodes\. Free that much, .* or keep fewer \(train\.keep\)"):
+        checkpoint.room(tmp_path, 1, files=10**15, keep=2)
+
+
+def test_what_a_run_has_saved_already_needs_no_room_again(folder, monkeypatch):
+    saved(folder, 1, 2, 3, best=(1,))
+    size, files = checkpoint.size(tensors()), 4
+    two_saves = SimpleNamespace(f_bavail=2 * (1 + files), f_frsize=4096, f_files=0, f_favail=0)
+    monkeypatch.setattr(os, "statvfs", lambda path: two_saves)
+    checkpoint.room(folder, size, files=files, keep=2)
+    with pytest.raises(CheckpointError, match="the 6 checkpoints of this run need"):
+        checkpoint.room(folder, size, files=files, keep=4)
 
 
 def test_size_is_what_a_save_takes(folder):

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from instar import cli
+from instar import experiment as experiments
 from instar.cli import compare, train, why
 from instar.cli.words import parse
 from instar.errors import Again, ConfigError, RunError
+from instar.machine import Machine
 from instar.run import Run
 from tests.fakes.images import folder_of_images
 
@@ -371,9 +373,21 @@ def test_train_sorts_its_words(tmp_path):
     assert (start.run, start.accept) == ("x", True)
 
 
-def test_a_run_folder_carries_on_in_itself(runs):
-    words = parse("train", [str(runs / "flowers-mossy-lynx")], flags=(), things=(0, 1))
-    assert train.settings(words)[2].run == str(runs / "flowers-mossy-lynx")
+def test_a_run_folder_carries_on_in_itself(runs, monkeypatch):
+    for folder, thing in ((".", runs / "flowers-mossy-lynx"), (runs, "flowers-mossy-lynx")):
+        monkeypatch.chdir(folder)
+        experiment, _, start = train.settings(parse("train", [str(thing)], flags=(), things=(0, 1)))
+        assert experiments.locate(experiment, start.run, runs=Path("runs")).path == Path(thing)
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "ERROR"), ("INFO", "INFO")])
+def test_ranks_of_any_launcher_keep_the_sockets_quiet_unless_told_otherwise(monkeypatch, given, used):
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "")  # so that it is put back
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL") if given is None else monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", given)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("INSTAR_RANK", None), ("INSTAR_WORLD", None)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    assert train._ranks_to_start(Machine(devices=8)) == 1
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == used
 
 
 def test_nothing_to_learn_from_says_so(capsys):

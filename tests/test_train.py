@@ -1,16 +1,20 @@
 """Training: one folder, one position, and the same numbers whatever comes in between."""
 
 import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loop import is_better, stops_early
-from instar.errors import Again, ConfigError, LearningError, RunError
+from instar.errors import Again, CheckpointError, ConfigError, LearningError, RunError
 from instar.experiment import StopEarly
 from instar.run import Run
 from tests.fakes.images import folder_of_images
-from tests.fakes.training import fingerprint, train
+from tests.fakes.training import Notes, fingerprint, recipe, train
 
 
 def events(run: Run, name: str) -> list[dict]:
@@ -128,6 +132,31 @@ def test_numbers_that_stay_none_end_the_training_with_the_names_of_the_samples(t
     assert len(events(run, "nan")) == 2
 
 
+def test_a_disk_too_small_for_the_saves_is_told_before_the_first_step(tmp_path, monkeypatch):
+    for free, inodes in ((10, 10**6), (10**6, 10)):
+        disk = SimpleNamespace(f_bavail=free, f_frsize=4096, f_files=10**6, f_favail=inodes)
+        monkeypatch.setattr(os, "statvfs", lambda path, disk=disk: disk)
+        told = rf"need 0\.1 MB and 28 files, found {free * 4096 / 1e6:,.1f} MB and {inodes:,} free inodes\. Free that"
+        with pytest.raises(CheckpointError, match=told) as caught:
+            train(tmp_path, train__epochs=1)
+        assert caught.value.exit_code == 65
+    run = Run(tmp_path / "runs" / "run")
+    assert run.status()["state"] == "failed"
+    assert not run.metrics() and not list(run.checkpoints.iterdir())
+    monkeypatch.undo()
+    assert train(tmp_path, train__epochs=1).state == "finished"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "asgd", "rmsprop"])
+def test_what_the_saves_are_said_to_need_is_enough_and_not_much_more(tmp_path, monkeypatch, optimizer):
+    said = []
+    monkeypatch.setattr(checkpoint, "room", lambda folder, bytes, **_: said.append(bytes))
+    run = train(tmp_path, train__epochs=1, train__ema=0.9, model__width=400, optim={"kind": optimizer, "lr": 0.01}).run
+    newest = run.checkpoints / (run.checkpoints / "latest").read_text().strip()
+    taken = sum(file.stat().st_size for file in newest.glob("*.safetensors"))
+    assert taken < said[0] + 6 * 4096 and said[0] < 2.1 * taken
+
+
 def test_out_of_memory_halves_the_micro_batch_and_the_numbers_stay(tmp_path):
     changes = {"train__epochs": 2, "model__dropout": 0.0}
     plain = train(tmp_path, run="plain", train__micro=2, **changes)
@@ -156,10 +185,63 @@ def test_changed_data_is_refused_or_accepted_on_purpose(tmp_path):
     with pytest.raises(Again):
         train(tmp_path, root=root, fault="step.end:2:term")
     (root / "class 0's" / "0000.png").unlink()
-    with pytest.raises(RunError, match=r"1 images are gone and 0 are new.*accept=true"):
+    with pytest.raises(
+        RunError, match=r"in images: 1 gone, \d+ in another split; for example class 0's/0000\.png.*accept=true"
+    ):
         train(tmp_path, root=root)
     assert train(tmp_path, root=root, options={"accept": True}).state == "finished"
     assert events(Run(tmp_path / "runs" / "run"), "data_changed")
+
+
+def test_another_machine_or_other_versions_are_noted_when_a_run_carries_on(tmp_path):
+    with pytest.raises(Again):
+        train(tmp_path, fault="step.end:2:term")
+    run = Run(tmp_path / "runs" / "run")
+    (start,), plan = json.loads(run.provenance_file.read_text()), json.loads(run.plan_file.read_text())
+    older = {**start, "python": "3.9.0", "gpus": ["Old GPU"], "packages": {**start["packages"], "torch": "1.0"}}
+    run.provenance_file.write_text(json.dumps([older]))
+    run.plan_file.write_text(json.dumps({**plan, "device": "cuda", "precision": "bf16"}))
+    notes = Notes()
+    assert train(tmp_path, view=notes).state == "finished"
+    torch = start["packages"]["torch"]
+    assert notes.all[0] == (
+        f"other than at the last start: device cuda -> cpu, precision bf16 -> fp32, python 3.9.0 -> {start['python']}, "
+        f"gpus Old GPU -> none, torch 1.0 -> {torch}; the last digits may differ"
+    )
+    told = [(event["setting"], event["now"]) for event in events(run, "machine_changed")]
+    assert ("torch", torch) in told and ("precision", "fp32") in told and len(told) == 5
+
+
+def test_an_image_that_was_overwritten_is_said_to_have_other_contents(tmp_path):
+    root = folder_of_images(tmp_path / "images")
+    with pytest.raises(Again):
+        train(tmp_path, root=root, fault="step.end:2:term")
+    (root / "class 0's" / "0000.png").write_bytes((root / "class 1's" / "0000.png").read_bytes())
+    with pytest.raises(RunError, match=r"in images: 1 with other contents; for example class 0's/0000\.png"):
+        train(tmp_path, root=root)
+
+
+def test_a_run_given_as_a_path_is_that_folder(tmp_path):
+    def folder(name):
+        return experiments.locate(recipe(tmp_path), name, runs=tmp_path / "runs").path
+
+    assert folder("x") == tmp_path / "runs" / "x"
+    assert [folder(name) for name in ("./x", "x/", "./it's a run/x", "/x")] == [
+        Path("x"), Path("x"), Path("it's a run/x"), Path("/x"),
+    ]  # fmt: skip
+
+
+def test_an_epoch_shorter_than_the_steps_between_lines_has_a_loss_too(tmp_path):
+    seen = train(tmp_path, run="short", train__log=50).run.metrics()
+    assert [line["kind"] for line in seen] == ["train", "val"] * 4
+    often = [line for line in train(tmp_path, run="often", train__log=1).run.metrics() if line["kind"] == "train"]
+    for line, after in zip(seen[::2], [0, *(line["samples"] for line in seen[::2])], strict=False):
+        rows = [one["loss"] for one in often if after < one["samples"] <= line["samples"]]
+        assert line["loss"] == pytest.approx(np.mean(rows))
+    with pytest.raises(Again):
+        train(tmp_path, run="stopped", train__log=50, fault="loop.evaluate:2:term")
+    stopped = train(tmp_path, run="stopped", train__log=50)
+    assert fingerprint(stopped.run) == fingerprint(Run(tmp_path / "runs" / "short"))
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path):
@@ -174,6 +256,7 @@ def test_the_best_is_chosen_by_number():
     assert not is_better(9.5, 10.2, "max")
     assert is_better(-1e-3, -1e-2, "max")
     assert is_better(1e-3, 5.0, "min")
+    assert is_better(0.5, 0.5, "max") and is_better(0.5, 0.5, "min")  # of equals the later one
     assert not is_better(float("nan"), None, "max")
 
 

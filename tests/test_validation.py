@@ -113,6 +113,25 @@ def test_overrides_are_named_as_the_place():
     assert mistakes_of("root: x\nseed: 1\n", "seed=x") == ["command line: seed is 'x', but must be a whole number"]
 
 
+def test_a_secret_is_refused_and_not_repeated():
+    class Tracker(Settings):
+        api_key: str | None = None
+        token: bool = False
+
+    class WithTracker(Settings):
+        tracker: Tracker = Tracker()
+
+    assert validate(WithTracker, parse("tracker: {token: true}", name="r.yaml")).tracker.token
+    for text, overrides, place in (
+        ("tracker:\n  api_key: hunter2", [], "r.yaml:2"),
+        ("tracker: {}", ["tracker.api_key=hunter2"], "command line"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            validate(WithTracker, parse(text, name="r.yaml"), overrides)
+        (mistake,) = caught.value.mistakes
+        assert mistake.startswith(f"{place}: tracker.api_key is a secret") and "hunter2" not in mistake
+
+
 def test_long_values_are_cut():
     assert len(mistakes_of(f"root: x\nseed: {'y' * 1000}\n")[0]) < 120
 

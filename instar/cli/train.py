@@ -88,7 +88,7 @@ def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:
     if mistakes or experiment is None or machine is None or start is None:
         raise ConfigError(mistakes)
     if start.run is None and words.things and (Path(source) / "experiment.yaml").is_file():
-        start = start.model_copy(update={"run": str(Path(source))})
+        start = start.model_copy(update={"run": f"{source}/"})  # a path, not a name in runs/
     return experiment, machine, start
 
 
@@ -111,6 +111,7 @@ def _ranks_to_start(machine: "Machine") -> int:
     from instar.engine.ranks import launch
 
     if launch.is_rank(os.environ):
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as our own launcher does; read when torch is imported
         return 1
     return machine.devices if isinstance(machine.devices, int) else launch.count_devices(machine.device)
 

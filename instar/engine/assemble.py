@@ -12,7 +12,7 @@ from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loading import loaders
 from instar.engine.metrics_log import MetricsLog
 from instar.engine.ranks.lease import Lease
-from instar.engine.ranks.parallel import parallel, share_buffers
+from instar.engine.ranks.parallel import gathered, parallel, share_buffers
 from instar.engine.ranks.syncnorm import convert as synchronise_norms
 from instar.engine.ranks.watchdog import Watchdog
 from instar.engine.ranks.world import World
@@ -76,7 +76,7 @@ def assemble(
     def evaluate() -> dict[str, float]:
         share_buffers(learner.module, world)
         batches = partial(loaders.eval_stream, reader, batch=stepper.micro, workers=plan.workers, timeout=timeout)
-        with ema.applied() if ema is not None else nullcontext():
+        with ema.applied() if ema is not None else nullcontext(), gathered(forward):
             columns = predict.split(
                 learner,
                 batches,

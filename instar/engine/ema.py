@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from instar.engine.ranks.parallel import like
+
 
 class Ema:
     """average <- d average + (1 - d) weights after every step, with d = min(decay, (1 + step) / (10 + step)).
@@ -47,7 +49,7 @@ class Ema:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put back the averages that `state` gave."""
         for name, average in zip(self._names, self._average, strict=True):
-            average.copy_(state[name])
+            average.copy_(like(state[name], average))
 
     @torch.no_grad()
     def _swap(self) -> None:

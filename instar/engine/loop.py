@@ -150,7 +150,7 @@ def _roll_back(training: Training, position: int) -> None:
 
 def _log(training: Training, pace: Pace, rate: float) -> None:
     totals = training.stepper.totals
-    *sums, rows = training.world.sum(totals.with_rows()).tolist()
+    *sums, rows = training.world.add(totals.with_rows())
     means = {name: value / rows for name, value in zip(totals.names, sums, strict=True)}
     totals.clear()
     training.metrics.write(
@@ -165,6 +165,12 @@ def _log(training: Training, pace: Pace, rate: float) -> None:
     )
     training.view.losses(training.metrics.last)
     faults.point("loop.log")
+
+
+def _logged_since(training: Training, position: int) -> bool:
+    """Whether a train line came after a position: epochs may be shorter than the steps between two lines."""
+    interval = training.settings.log * training.plan.batch
+    return training.standing.samples // interval > position // interval
 
 
 def _rate(training: Training) -> float:
@@ -183,6 +189,8 @@ def _evaluate(training: Training, pace: Pace) -> None:
         scores = training.evaluate()
     except Abandoned:
         return _act(training, Agreed(stop=True, save=True))
+    if not _logged_since(training, standing.evaluated_at):
+        _log(training, pace, _rate(training))
     learnt = learner.summary({name: training.world.sum(count.cpu().clone()) for name, count in learner.counts.items()})
     for count in learner.counts.values():
         count.zero_()
@@ -214,12 +222,16 @@ def _shared(world: World, value: float | None, improved: bool) -> tuple[float | 
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:
-    """Whether `value` beats `best` by number; a value that is none never does."""
+    """Whether `value` is the best by number; a value that is none never is.
+
+    Of equals the later one is: a few hundred validation rows soon give the same share right again and again, while the
+    loss, and what the weights have seen, still move on.
+    """
     if math.isnan(value):
         return False
     if best is None:
         return True
-    return value > best if mode == "max" else value < best
+    return value >= best if mode == "max" else value <= best
 
 
 def stops_early(history: Sequence[float], mode: str, settings: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from instar import plugins
 from instar.engine.loading.loaders import usable_cpus
 from instar.errors import ConfigError, DataError
-from instar.experiment import Experiment
+from instar.experiment import Experiment, Train
 from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.plan import Plan
@@ -54,7 +54,7 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         workers=_workers(machine, devices),
         device=device,
         precision=precision,
-        channels_last=_channels_last(settings.channels_last, device, precision),
+        channels_last=_channels_last(settings, device, precision),
         manifest_hash=manifest.hash,
         seed=experiment.seed,
     )
@@ -84,6 +84,8 @@ def _precision(wanted: str, device: str) -> str:
     return "fp32"
 
 
-def _channels_last(wanted: bool | str, device: str, precision: str) -> bool:
+def _channels_last(settings: Train, device: str, precision: str) -> bool:
+    if settings.parallel == "fsdp":  # divides no weights that lie in memory like that
+        return False
     # Measured: on the CPU channels-last makes fp32 convolutions slower and bf16 ones faster.
-    return precision != "fp32" if wanted == "auto" else bool(wanted)
+    return precision != "fp32" if settings.channels_last == "auto" else bool(settings.channels_last)

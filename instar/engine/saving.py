@@ -1,5 +1,7 @@
 """Saving at a step boundary, and going back to what was saved."""
 
+from torch import Tensor
+
 from instar.engine import state
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.guard import RollBack, check_numbers
@@ -27,6 +29,35 @@ def save(training: Training, *, best: bool = False, wait: bool = False) -> None:
         if wait:
             training.checkpoints.wait()
         note_saves(training)
+
+
+def make_room(training: Training, found: checkpoint.Checkpoint | None) -> None:
+    """Make sure that the disk has room for the saves to come, and have the memory for them ready; for rank 0.
+
+    found   what training starts from, None at the very beginning
+
+    Raises CheckpointError with what is needed and what was found.
+    """
+    assert training.checkpoints is not None
+    size = _bytes_of_a_save(training, found)
+    names = ("model", "optimizer", "running", "ema", "state", "manifest")
+    checkpoint.room(training.run.checkpoints, size, files=len(names), keep=training.settings.keep)
+    training.checkpoints.reserve(size)
+
+
+def _bytes_of_a_save(training: Training, found: checkpoint.Checkpoint | None) -> int:
+    """What a save takes; before the first step an estimate, for optimizers make their state as they go."""
+    if found is not None and found.samples > 0:
+        return checkpoint.size(found.files)
+    module, ema = training.stepper.learner.module, training.stepper.ema
+    learning = sum(_bytes(weight) for weight in module.parameters() if weight.requires_grad)
+    whole = sum(_bytes(tensor) for tensor in module.state_dict().values())
+    return whole * (1 if ema is None else 2) + 2 * learning  # most keep two numbers a weight, and none keeps more
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Of the whole of a tensor that may be divided over ranks."""
+    return tensor.numel() * tensor.element_size()
 
 
 def note_saves(training: Training) -> None:

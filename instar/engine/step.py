@@ -63,7 +63,7 @@ class Totals:
     @property
     def sums(self) -> Tensor:
         """One float64 number for each name."""
-        return self.with_rows()[:-1]
+        return torch.tensor(self.with_rows()[:-1], dtype=torch.float64)
 
     @sums.setter
     def sums(self, sums_S: Tensor) -> None:
@@ -76,10 +76,10 @@ class Totals:
         bad, self._bad = self._bad, None
         return bad
 
-    def with_rows(self) -> Tensor:
+    def with_rows(self) -> list[float]:
         """The sums, and the number of rows after them."""
         self._settle()
-        return torch.tensor([*self._sums, self.rows], dtype=torch.float64)
+        return [*self._sums, float(self.rows)]
 
     def clear(self) -> None:
         self._forget_waiting()
@@ -90,7 +90,7 @@ class Totals:
     def _settle(self) -> None:
         if not self._waiting:
             return
-        values, width = torch.stack(self._waiting).tolist(), len(self._sums)
+        values, width = torch.stack(_means(self._waiting)).tolist(), len(self._sums)
         for number, (position, rows) in enumerate(self._steps):
             for index in range(width):
                 value = values[number * width + index]
@@ -102,6 +102,20 @@ class Totals:
     def _forget_waiting(self) -> None:
         self._waiting.clear()
         self._steps.clear()
+
+
+def _means(waiting: list[Tensor]) -> list[Tensor]:
+    """The scalars as they are, and the mean of each that has one number a row; rows of one length are taken at once."""
+    means = list(waiting)
+    by_rows: dict[int, list[int]] = {}
+    for index, value in enumerate(waiting):
+        if value.ndim:
+            by_rows.setdefault(len(value), []).append(index)
+    for indices in by_rows.values():
+        found = torch.stack([waiting[index] for index in indices]).mean(1, dtype=torch.float32)
+        for index, mean in zip(indices, found.unbind(), strict=True):
+            means[index] = mean
+    return means
 
 
 class Stepper:
@@ -183,7 +197,8 @@ class Stepper:
     def weights_are_finite(self) -> bool:
         """Whether every trained number may be saved."""
         state = self.learner.module.state_dict()
-        tensors = [local(tensor) for tensor in state.values() if tensor.is_floating_point()]
+        mine = [local(tensor) for tensor in state.values() if tensor.is_floating_point()]
+        tensors = [tensor for tensor in mine if tensor.numel()]  # a small one may be wholly on other ranks
         return bool(
             torch.isfinite(torch.stack([norm.float() for norm in torch._foreach_norm(tensors, float("inf"))])).all()
         )

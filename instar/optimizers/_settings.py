@@ -1,5 +1,6 @@
 """What every optimizer can be told."""
 
+import sys
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -23,6 +24,15 @@ class OptimSettings(Settings):
     """Whether biases and normalisation weights are pulled to zero too."""
     clip: AboveZero | None = None
     """Largest norm of the whole gradient; null for no limit."""
+
+
+def divided(groups: Groups) -> bool:
+    """Whether the ranks hold a share of each weight (`train.parallel: fsdp`), which not every kernel can update."""
+    # Importing DTensor takes more than a second, and nothing can be one before somebody did.
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return loaded is not None and any(
+        isinstance(weight, loaded.DTensor) for group in groups for weight in group["params"]
+    )
 
 
 def fused(groups: Groups) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from instar.optimizers._settings import AboveZero, Groups, OptimSettings, Share, fused
+from instar.optimizers._settings import AboveZero, Groups, OptimSettings, Share, divided, fused
 from instar.validation import conflict
 
 if TYPE_CHECKING:
@@ -44,5 +44,5 @@ def build(settings: Settings, groups: Groups) -> "Optimizer":
         lr=settings.lr,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
-        fused=fused(groups),
+        fused=fused(groups) and not divided(groups),
     )

@@ -13,12 +13,12 @@ Point = dict[str, Any]
 
 
 def best_point(metrics: Sequence[Point], metric: str, mode: str) -> Point | None:
-    """The evaluation with the best `metric`; the first of equals, as the run itself chose."""
+    """The evaluation with the best `metric`; the last of equals, as the run itself chose."""
     points = [point for point in metrics if point.get("kind") == "val" and _finite(point.get(metric))]
     if not points:
         return None
     sign = 1 if mode == "max" else -1
-    return max(points, key=lambda point: sign * point[metric])
+    return max(reversed(points), key=lambda point: sign * point[metric])
 
 
 def charts(

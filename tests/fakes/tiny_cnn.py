@@ -11,6 +11,7 @@ class Settings(Settings):
     kind: Literal["tests.fakes.tiny_cnn"]
     norm: bool = False
     dropout: float = 0.1
+    width: int = 8
 
 
 def build(settings: Settings, *, channels: int, classes: int, size: int, load: bool = True) -> Any:
@@ -28,11 +29,13 @@ def build(settings: Settings, *, channels: int, classes: int, size: int, load: b
         nn.Conv2d(channels, 4, 3, padding=1),
         nn.BatchNorm2d(4) if settings.norm else nn.Identity(),
         nn.ReLU(),
-        nn.Conv2d(4, 8, 3, stride=2, padding=1),
+        nn.Conv2d(4, settings.width, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Dropout(settings.dropout),
-        nn.Linear(8, classes),
+        nn.Linear(settings.width, classes),
     ).double()
-    return Encoder(network, num_features=8, mean=(0.5,) * channels, std=(0.5,) * channels, head="9", unmatched=[])
+    return Encoder(
+        network, num_features=settings.width, mean=(0.5,) * channels, std=(0.5,) * channels, head="9", unmatched=[]
+    )

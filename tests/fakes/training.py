@@ -10,6 +10,7 @@ from instar import experiment as experiments
 from instar import prepare
 from instar import train as stage
 from instar.engine import deadline, faults
+from instar.engine.view import Quiet, View
 from instar.machine import Machine
 from instar.run import Run
 from tests.fakes.images import folder_of_images
@@ -41,6 +42,7 @@ def train(
     fault: str = "",
     machine: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
+    view: View | None = None,
     **changes: Any,
 ) -> stage.Outcome:
     """Train the base experiment with changes in `folder`/runs/`run`; a fault on purpose is armed first."""
@@ -54,9 +56,20 @@ def train(
                 lambda: prepare.manifest(experiment.data, experiment.seed),
                 machine=Machine(**{"workers": 0, "device": "cpu", "devices": 1} | (machine or {})),
                 options=stage.Options(run_name=run, runs_folder=folder / "runs", **(options or {})),
+                view=view,
             )
     finally:
         deadline.restore()
+
+
+class Notes(Quiet):
+    """A view that keeps the notes."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.all.append(text)
 
 
 class _Armed:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from instar import evaluate
@@ -311,6 +312,10 @@ def test_a_disk_that_fills_up_stops_the_training_and_nothing_is_lost(train, undi
     ended = started.end(60)
     assert ended.code == 75, ended.output
     assert "Traceback" not in ended.output
+    os.truncate(filler, filler.stat().st_size - 60_000)
+    ended = it.go()  # what will not fit is said before anything begins
+    assert ended.code == 65, ended.output
+    assert re.search(r"checkpoints of this run need 0\.\d MB and \d+ files, found 0\.\d MB", ended.output)
     filler.unlink()
     finish(it, undisturbed)
 
@@ -451,3 +456,28 @@ def test_every_test_that_the_page_names_is_there():
     for file, name in named:
         (path,) = tests.rglob(f"{file}.py")
         assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{file}::{name} is named in the page and not there"
+
+
+# --- secrets: row 26 -------------------------------------------------------------------------------------------------
+
+SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "SLURM_JWT", "CANARY")
+
+
+def test_no_secret_reaches_a_file_of_a_run(train):
+    it, canary = train(), "canary-7f3a"
+    secrets = {name: f"{canary} {name}" for name in SECRETS}
+    refused = it.go(f"tracker.api_key={canary}", **secrets)
+    assert refused.code == 65 and canary not in refused.output
+    assert not it.run.path.exists()
+    raised = it.go(fault="step.end:4:raise", **secrets)
+    assert raised.code == 70 and it.events("failed")[0]["traceback"]
+    done = it.go(**secrets)
+    assert done.code == 0, done.output
+    files = [file for file in it.run.path.rglob("*") if file.is_file()]
+    assert {"provenance.json", "report.html", "test.parquet", "state.json"} <= {file.name for file in files}
+    for file in files:
+        assert canary.encode() not in file.read_bytes(), file
+        if file.suffix == ".parquet":
+            table = pq.read_table(file)
+            assert canary not in str(table.to_pylist()) + str(table.schema.metadata), file
+    assert canary not in raised.output + done.output

@@ -8,9 +8,9 @@ def val(epoch, **scores):
     return {"kind": "val", "epoch": epoch, "samples": 100 * epoch, **scores}
 
 
-def test_the_best_is_found_by_number_and_the_first_of_equals_wins():
+def test_the_best_is_found_by_number_and_the_last_of_equals_wins():
     metrics = [val(1, accuracy=0.9), val(2, accuracy=0.10), val(3, accuracy=0.95), val(4, accuracy=0.95)]
-    assert learning.best_point(metrics, "accuracy", "max")["epoch"] == 3
+    assert learning.best_point(metrics, "accuracy", "max")["epoch"] == 4
     assert learning.best_point(metrics, "accuracy", "min")["epoch"] == 2
 
 

@@ -5,7 +5,10 @@
 
 Each kill takes the whole process tree (kill -9) or sends it TERM, USR1, USR2 or INT, at a moment drawn uniformly
 over the life of the process after its start-up, saves included. In the end the weights and the metrics (times
-aside) must have the sha256 of a run that nobody disturbed.
+aside) must have the sha256 of a run that nobody disturbed. A process that lives on for more than ten seconds after it
+was told to end, or does not come to train at all, counts as lost too.
+
+The last line is the verdict; the exit code is 0 where nothing was lost, else 1.
 """
 
 import argparse
@@ -27,6 +30,8 @@ from tests.fakes.images import folder_of_images
 ROOT = Path(__file__).parent.parent.parent
 # How long a process may live on after TERM, USR1 or INT: the promise is "no hang over 10 s, ever".
 PATIENCE = 10.0
+# A start imports torch; a last start trains to the end. Longer than this is a hang.
+START, REST = 120.0, 900.0
 STATES_THAT_END = (0, 75)
 
 RECIPE = """
@@ -46,10 +51,16 @@ train: {{epochs: {epochs}, batch: 8, every: 0.2 s, log: 5, ema: 0.99, evaluate: 
 class Tally:
     """What was done to the runs and what came of it."""
 
+    wanted: int = 0
+    runs: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
     longest_stop: float = 0.0
     slips: list[str] = field(default_factory=list)
+
+    @property
+    def struck(self) -> int:
+        return sum(self.kills.values())
 
 
 def command(recipe: Path, run: Path, ranks: int) -> list[str]:
@@ -76,14 +87,21 @@ def disturb(
     """Start, kill and resume until the run is finished, or `kills` are used up; then let it finish."""
     while True:
         begun = events(run, "started", "resumed")
-        process = start(recipe, run, ranks)
-        last = sum(tally.kills.values()) >= kills
+        process, late = start(recipe, run, ranks), time.monotonic() + START
+        last = tally.struck >= kills
         if not last:
-            while process.poll() is None and events(run, "started", "resumed") == begun:
+            while process.poll() is None and events(run, "started", "resumed") == begun and time.monotonic() < late:
                 time.sleep(0.01)
+            if time.monotonic() >= late:
+                tally.slips.append(f"it did not begin to train within {START:g} s:\n{ended_by_force(process)}")
+                return
             time.sleep(dice.uniform(0, window))
         if last or process.poll() is not None:
-            output, _ = process.communicate(timeout=1800)
+            try:
+                output, _ = process.communicate(timeout=REST)
+            except subprocess.TimeoutExpired:
+                tally.slips.append(f"it did not come to its end within {REST:g} s:\n{ended_by_force(process)}")
+                return
             tally.codes[process.returncode] += 1
             if process.returncode == 0:
                 return
@@ -109,14 +127,30 @@ def strike(process: subprocess.Popen[str], dice: random.Random, tally: Tally) ->
     try:
         output, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        tally.slips.append(f"{kind}: still there after {PATIENCE} s:\n{output[-3000:]}")
+        output = ended_by_force(process)
+        tally.slips.append(f"{kind}: still there after {PATIENCE:g} s:\n{output[-3000:]}")
     tally.longest_stop = max(tally.longest_stop, time.monotonic() - begun)
     tally.codes[process.returncode] += 1
     expected = (-9, 137, 0, 75) if "KILL" in kind else STATES_THAT_END
     if process.returncode not in expected:
         tally.slips.append(f"{kind}: exit {process.returncode}:\n{output[-3000:]}")
+    if tally.struck % 10 == 0:
+        told(tally)
+
+
+def ended_by_force(process: "subprocess.Popen[str]") -> str:
+    """What a process that hangs had printed; it is gone afterwards."""
+    os.killpg(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    return output[-3000:]
+
+
+def told(tally: Tally) -> None:
+    print(
+        f"  {tally.struck:3} of {tally.wanted} kills, {tally.runs} runs to the end and equal by hash, "
+        f"slowest ending {tally.longest_stop:.1f} s",
+        flush=True,
+    )
 
 
 def events(run: Path, *names: str) -> int:
@@ -138,32 +172,31 @@ def fingerprint(run: Path) -> dict[str, str]:
 
 
 def chaos(*, kills: int, ranks: int, seed: int, epochs: int, window: float) -> Tally:
-    tally, dice = Tally(), random.Random(seed)
+    tally, dice = Tally(wanted=kills), random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="instar chaos ") as name:
         folder = Path(name)
         root = folder_of_images(folder / "the 'images'")
         recipe = folder / "recipe.yaml"
         recipe.write_text(RECIPE.format(root=json.dumps(str(root)), epochs=epochs))
         undisturbed = folder / "undisturbed"
-        disturb(recipe, undisturbed, ranks=ranks, kills=0, window=0, dice=dice, tally=Tally())
+        disturb(recipe, undisturbed, ranks=ranks, kills=0, window=0, dice=dice, tally=tally)
+        if tally.slips:
+            return tally
         wanted = fingerprint(undisturbed)
-        number = 0
-        while sum(tally.kills.values()) < kills and not tally.slips:
-            number += 1
-            run = folder / f"disturbed {number}"
+        print(f"  the run that nobody disturbs: weights {wanted['model.safetensors'][:16]}…", flush=True)
+        while tally.struck < kills and not tally.slips:
+            run = folder / f"disturbed {tally.runs + 1}"
             disturb(recipe, run, ranks=ranks, kills=kills, window=window, dice=dice, tally=tally)
             if tally.slips:
                 break
             found = fingerprint(run)
             tally.slips += [
-                f"disturbed {number}: {name} differs: {found.get(name)} instead of {digest}"
+                f"{run.name}: {name} differs: {found.get(name)} instead of {digest}"
                 for name, digest in wanted.items()
                 if found.get(name) != digest
             ]
-            print(
-                f"  run {number}: {sum(tally.kills.values())} kills so far, equal by hash: {not tally.slips}",
-                flush=True,
-            )
+            tally.runs += not tally.slips
+            told(tally)
     return tally
 
 
@@ -177,13 +210,17 @@ def main() -> int:
     arguments = parser.parse_args()
     begun = time.monotonic()
     tally = chaos(**vars(arguments))
-    print(
-        f"{sum(tally.kills.values())} kills on {arguments.ranks} rank(s) in {time.monotonic() - begun:.0f} s: "
-        f"{dict(tally.kills)}; exit codes {dict(tally.codes)}; longest stop {tally.longest_stop:.1f} s"
-    )
+    seconds = time.monotonic() - begun
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.kills.items()))
+    codes = ", ".join(f"{code} ({count} times)" for code, count in sorted(tally.codes.items()))
+    print(f"{tally.struck} kills in {seconds:.0f} s: {kinds}; exit codes {codes}")
     for slip in tally.slips:
         print(f"LOST: {slip}")
-    print("nothing lost" if not tally.slips else "something was lost")
+    print(
+        f"{'SOMETHING WAS LOST' if tally.slips else 'NOTHING LOST'}: {tally.struck} kills on {arguments.ranks} "
+        f"process{'es' if arguments.ranks > 1 else ''}, {tally.runs} runs equal by hash to an undisturbed one, "
+        f"slowest ending {tally.longest_stop:.1f} s (limit {PATIENCE:g} s)"
+    )
     return bool(tally.slips)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from instar.engine.checkpoint import exact_json
+from instar.engine.ranks.parallel import like
 from instar.errors import CheckpointError
 
 # How a step is computed, not what: these belong to the machine of today, so the live optimiser keeps its own.
@@ -95,10 +96,13 @@ def _like_the_live(tensor: Tensor, live: Any) -> Tensor:
 
 
 def _placed(tensor: Tensor, parameter: Tensor, device: torch.device | str) -> Tensor:
-    """A copy on the device, in the memory order of the parameter where it has the parameter's shape.
+    """A copy on the device, in the memory order of the parameter where it has the parameter's shape; of a sharded one
+    this rank's share.
 
     Sums over a tensor (LAMB's norms) run in memory order, so another order would be other bits.
     """
     if tensor.shape != parameter.shape:
         return tensor.to(device, copy=True)
-    return torch.empty_like(parameter, dtype=tensor.dtype, device=device, requires_grad=False).copy_(tensor)
+    return torch.empty_like(parameter, dtype=tensor.dtype, device=device, requires_grad=False).copy_(
+        like(tensor, parameter)
+    )

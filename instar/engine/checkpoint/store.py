@@ -239,26 +239,33 @@ class Checkpoints:
         self._writer = WriterProcess(self._memory.fd, **self._settings)
 
 
-def room(folder: Path, bytes: int, *, files: int = 12) -> None:
-    """Make sure that the disk has room for so many bytes and files.
+def room(folder: Path, bytes: int, *, files: int, keep: int) -> None:
+    """Make sure that the disk has room for all saves of a run: those that are kept, the best, and one being written.
 
-    Raises CheckpointError with what is needed and what was found.
+    bytes, files   of one save
+    keep           as `Checkpoints` has it; what lies in the folder already counts as there
+
+    Raises CheckpointError with what is needed, what was found, and what to do.
     """
-    if missing := _missing(folder, bytes, files):
-        raise CheckpointError(f"{folder}: {missing}. Free some space, or choose another disk with runs=FOLDER.")
+    there = [item.stat().st_size for name in names(folder) for item in (folder / name).iterdir()]
+    saves, block = max(1, keep) + 2, 4096  # a small file takes a block
+    needed = saves * (bytes + files * block) - sum(-(-size // block) * block for size in there)
+    entries_needed = saves * (files + 1) - len(there)
+    what = f"the {saves} checkpoints of this run need"
+    if missing := _missing(folder, max(0, needed), max(0, entries_needed), what):
+        raise CheckpointError(
+            f"{folder}: {missing}. Free that much, choose another disk with runs=FOLDER, or keep fewer (train.keep)."
+        )
 
 
-def _missing(folder: Path, bytes: int, files: int) -> str:
+def _missing(folder: Path, bytes: int, files: int, what: str = "a checkpoint needs") -> str:
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     # Some file systems make inodes as they go, and say 0 of 0.
     inodes = disk.f_favail if disk.f_files else files
     if free >= bytes and inodes >= files:
         return ""
-    return (
-        f"a checkpoint needs {bytes / 1e6:,.1f} MB and {files} files, "
-        f"found {free / 1e6:,.1f} MB and {inodes:,} free inodes"
-    )
+    return f"{what} {bytes / 1e6:,.1f} MB and {files} files, found {free / 1e6:,.1f} MB and {inodes:,} free inodes"
 
 
 def _sentence(folder: Path, saved: Saved, reason: str) -> str:

@@ -67,16 +67,22 @@ def accumulating(module: nn.Module) -> Iterator[None]:
 def gathered(module: nn.Module) -> Iterator[None]:
     """Within it, parts of a sharded module can be called by themselves, as an evaluation does. Every rank must enter.
 
-    module   what `parallel` returned, after its first step
+    module   what `parallel` returned
+
+    Ranks may call them different numbers of times: nothing is sent before the end of the block.
     """
-    sharded = [part for part in module.modules() if hasattr(part, "unshard")]
+    sharded: list[Any] = [part for part in module.modules() if hasattr(part, "unshard")]
     for part in sharded:
-        cast(Any, part).unshard()
+        if part is not module:  # a block would be gathered anew at each call, which all ranks would have to make
+            part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
     try:
         yield
     finally:
         for part in sharded:
-            cast(Any, part).reshard()
+            if part is not module:
+                part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
 
 
 def share_buffers(module: nn.Module, world: World) -> None:
@@ -186,7 +192,20 @@ def _shard(module: nn.Module, world: World) -> nn.Module:
     for block in _blocks(module):
         fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
+    _settle(module)
     return module
+
+
+def _settle(module: nn.Module) -> None:
+    """Call the whole on nothing, as FSDP wants it before a part is called: an evaluation may come before any step."""
+    whole: Any = module
+    whole.forward = lambda: None
+    try:
+        with torch.no_grad():
+            whole()
+    finally:
+        del whole.forward  # the class's own shows again
+    whole.reshard()
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:

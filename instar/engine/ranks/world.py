@@ -60,6 +60,10 @@ class World:
             return Answer(vector_F, None)
         return Answer(vector_F, dist.all_reduce(vector_F, dist.ReduceOp.MAX, group=self._control, async_op=True))
 
+    def add(self, numbers: Sequence[float]) -> list[float]:
+        """Each number added up over all ranks, the same list on every rank."""
+        return self.sum(torch.tensor(numbers, dtype=torch.float64)).tolist() if self.size > 1 else list(numbers)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, on the tensor's device; exact for whole numbers, in a fixed order for others."""
         if self.size == 1:
