@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from instar import experiment as experiments
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loop import is_better, stops_early
 from instar.errors import Again, CheckpointError, ConfigError, LearningError, RunError
