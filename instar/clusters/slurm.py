@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from instar.clusters._mpi import launch as mpi
+from instar.clusters._text import one_word
 from instar.job import Job, Standing, State
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 DIRECTIVE = "#SBATCH"
 BY_HAND = "sbatch script.sh"
 LOG, ELEMENT_LOG = "log.txt", "log-{element}.txt"
+AGAIN, LAUNCHER = ("requeue", "chain", "none"), "srun"
+CANNOT: tuple[str, ...] = ()
 
 # Everything else is kept as it is said and counts as ended.
 _STANDING: dict[str, Standing] = {
@@ -41,7 +45,7 @@ def directives(job: Job, site: "Site") -> list[str]:
     gpus, ask = job.gpus_per_node, site.gpus.ask
     typed = f"{site.gpus.type}:{gpus}" if site.gpus.type else str(gpus)
     options: dict[str, str | int | None] = {
-        "job-name": job.name,
+        "job-name": one_word(job.name),
         "account": site.account,
         "partition": site.partition,
         "qos": site.qos,
@@ -80,9 +84,7 @@ def _merged(lines: list[str], further: Sequence[str]) -> list[str]:
 
 def launch(job: Job, site: "Site") -> tuple[str, ...]:
     """What starts one process a device on every node."""
-    if site.launcher == "none":
-        return ()
-    if site.launcher != "srun":
+    if site.launcher not in ("srun", None):
         return mpi(job, site)
     masks = f"--cpu-bind=mask_cpu:{','.join(site.bind[: job.tasks_per_node])}" if site.bind else ""
     # The first rank to leave must not get the others killed while they save. A step does not inherit the cores of a
@@ -104,14 +106,6 @@ def launch(job: Job, site: "Site") -> tuple[str, ...]:
     )
 
 
-def mpi(job: Job, site: "Site") -> tuple[str, ...]:
-    """The same with an MPI: Open MPI's mpirun, or the mpiexec of MPICH, Intel and PALS."""
-    if site.launcher == "mpirun":
-        place = ("--map-by", f"ppr:{job.tasks_per_node}:node", "--bind-to", "none")
-        return ("mpirun", "-np", str(job.tasks), *place, *site.launch)
-    return ("mpiexec", "-n", str(job.tasks), "--ppn", str(job.tasks_per_node), *site.launch)
-
-
 _SHELL = """\
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
 # The last element of an array has the number of the whole array as its own: queue that one again, and all start again.
@@ -122,12 +116,14 @@ carry_on() {
     local try id
     trap 'exit 0' TERM                          # the answer to `scontrol requeue` is a TERM to everything here
     for try in 1 2 3 4 5; do
+        command -v scontrol >/dev/null || break
         if scontrol requeue "$job"; then sleep 600 & wait $!; exit 0; fi
         sleep $((2 * try))                      # busy controllers and networks say no for a while
     done
     # Not allowed here: a new job takes its place.
     cd "$folder" || return 1
     id=$(sbatch --parsable --dependency="afterany:$SLURM_JOB_ID" ${element:+--array="$element"} script.sh) || return 1
+    id=${id##*$'\n'}                            # some sites greet first
     echo "${id%%;*}" >>ids
 }
 """
