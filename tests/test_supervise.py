@@ -211,6 +211,14 @@ def test_a_save_slower_than_the_warning_is_queued_again_before_the_limit_ends_al
     assert link.events()[-1]["reason"] == "the save took longer than the warning"
 
 
+def test_nothing_is_left_of_a_job_that_ended(tmp_path):
+    link = start(tmp_path, "wait", site=Site(scheduler="pbs", again="none"), environ={}, lead=5)
+    link.tell(signal.SIGTERM)
+    link.end()
+    left = subprocess.run(["pgrep", "-f", "script.sh"], capture_output=True, text=True).stdout.split()
+    assert all(Path(f"/proc/{pid}/cwd").resolve() != link.folder for pid in left)
+
+
 # --- carrying on -----------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +345,92 @@ def test_the_command_is_told_about_its_job(tmp_path):
     told = dict(line.split("=", 1) for line in (link.run / "environment").read_text().splitlines() if "=" in line)
     assert (told["INSTAR_JOB"], told["INSTAR_ATTEMPT"]) == ("100", "2")
     assert abs(int(told["INSTAR_JOB_END"]) - begin - 3600) < 10
+
+
+# --- PBS and this machine --------------------------------------------------------------------------------------------
+
+PBS = Site(scheduler="pbs", launcher="mpiexec")
+
+
+def test_pbs_keeps_its_log_in_the_folder_of_the_job_over_all_links(tmp_path):
+    for number in ("7.server", "8.server.long.name"):
+        link = start(tmp_path, "save=1", "exit=75", site=PBS, environ={"PBS_JOBID": number})
+        assert link.end() == 75 and link.said == ""
+    assert link.kept("log.txt").count("carries on") == 2
+    assert [event["job"] for event in link.events()] == ["7", "7", "8", "8"]
+
+
+def test_pbs_warns_nobody_so_the_script_does(tmp_path):
+    link = start(tmp_path, "wait", site=PBS, environ={"PBS_JOBID": "7.server"}, seconds=3, lead=2)
+    assert link.end(8) == 75
+    assert link.events()[-1]["reason"] == "SIGUSR1"
+
+
+def test_pbs_looks_for_its_marker_when_it_is_to_stop(tmp_path):
+    link = start(tmp_path, "wait", site=PBS, environ={"PBS_JOBID": "7.server"})
+    wait_for(link.run / "ready")
+    (link.folder / "over").write_text("stopped by somebody\n")
+    assert link.end(15) == 75
+    assert link.events()[-1]["state"] == "stopped"
+
+
+def test_pbs_elements_know_their_number_also_where_there_is_only_one(tmp_path):
+    ids = {"PBS_JOBID": "7[1].server", "PBS_ARRAY_ID": "7[].server", "PBS_ARRAY_INDEX": "1"}
+    link = start(tmp_path, elements=((), ("save=1", "exit=0")), site=PBS, environ=ids)
+    link.end()
+    assert link.events(tmp_path / "run" / "0001")[-1]["job"] == "7[]_1"
+    assert "all is done" in link.kept("log-1.txt")
+    link = start(tmp_path, "exit=0", elements=((),), site=PBS, environ={"PBS_JOBID": "9.server"})
+    link.end()
+    assert link.events(tmp_path / "run" / "0000")[-1]["job"] == "9_0"
+
+
+def test_pbs_counts_how_often_a_job_was_run_again_by_the_site(tmp_path):
+    for attempt in (0, 1):
+        link = start(tmp_path, "save=1", "exit=75", site=PBS, environ={"PBS_JOBID": "7.server"})
+        link.end()
+        assert link.events()[-1]["attempt"] == attempt
+
+
+LOCAL = Site(scheduler="local", again="requeue", launcher="none")
+
+
+def test_this_machine_starts_the_script_again_in_the_same_process(tmp_path):
+    link = start(tmp_path, "more=1", "exit=75", site=LOCAL, environ={}, links=3)
+    number = str(link.process.pid)
+    assert link.end() == 75 and link.kept("over") == "stopped"
+    events = link.events()
+    assert [event["attempt"] for event in events if event["event"] == "job_started"] == [0, 1, 2]
+    assert {event["job"].split("-")[0] for event in events} == {number}
+
+
+def test_this_machine_ends_what_takes_too_long_and_carries_on(tmp_path):
+    link = start(tmp_path, "wait", site=LOCAL, environ={}, seconds=2, lead=1, links=2)
+    assert link.end(15) == 75
+    reasons = [event["reason"] for event in link.events() if event["event"] != "job_started"]
+    assert reasons == ["SIGUSR1", "the time that was asked for is used up"]
+
+
+def test_this_machine_kills_what_does_not_listen(tmp_path):
+    link = start(tmp_path, "deaf", "wait", site=LOCAL, environ={}, seconds=2, lead=1, links=9)
+    assert link.end(15) == 1  # twice nothing new
+    assert "saved nothing new" in link.said
+
+
+def test_this_machine_runs_the_elements_of_an_array_one_after_the_other(tmp_path):
+    elements = (("save=1", "exit=0"), ("exit=65",), ("save=1", "exit=0"))
+    link = start(tmp_path, elements=elements, site=LOCAL, environ={}, at_once=2)
+    assert link.end() == 0
+    assert [link.kept(f"over-{number}") for number in range(3)] == ["done", "failed", "done"]
+    assert "a mistake to mend" in link.kept("log-1.txt")
+
+
+def test_an_array_on_this_machine_stops_as_a_whole(tmp_path):
+    link = start(tmp_path, "wait", elements=((), (), ()), site=LOCAL, environ={})
+    wait_for(tmp_path / "run" / "0000" / "ready")
+    link.process.send_signal(signal.SIGTERM)
+    assert link.end() == 0
+    assert (link.kept("over-0"), link.kept("over-1")) == ("stopped", None)
 
 
 def test_the_fakes_are_ordinary_executables():
