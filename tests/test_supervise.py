@@ -178,18 +178,18 @@ def test_a_warning_during_the_set_up_is_passed_on_when_there_is_somebody_to_tell
 
 
 def test_being_cancelled_is_no_reason_to_come_back(tmp_path):
-    link = start(tmp_path, "wait")
+    link = start(tmp_path, "save=100", "wait")
     link.tell(signal.SIGTERM)
     assert link.end() == 75
+    assert (link.run / "checkpoints" / "latest").read_text() == "samples-000000000110\n"  # it could still save
     assert link.kept("over") == "stopped" and not link.calls("scontrol") + link.calls("sbatch")
     assert "told to stop by TERM" in link.said
 
 
-def test_a_rank_that_was_cancelled_without_its_shell_being_told_does_not_come_back(tmp_path):
-    """srun passes on the TERM of a preempted step, and the batch shell hears nothing."""
+def test_a_preemption_which_tells_the_ranks_only_is_no_end(tmp_path):
     link = start(tmp_path, "save=100", "word=0:75 SIGTERM", "exit=75")
-    assert link.end() == 75
-    assert link.kept("over") == "stopped"
+    link.end()
+    assert link.calls("scontrol") == ["scontrol requeue 100"]
 
 
 def test_the_limit_itself_after_the_warning_is_not_a_cancellation(tmp_path):

@@ -51,21 +51,22 @@ after() {  # after SECONDS SIGNAL: tell this shell; `read` waits without a child
     timers+=($!)
 }
 trap 'kill "${timers[@]}" 2>/dev/null' EXIT
-hear() {  # a signal: remember it, and pass it on
+hear() {  # a signal: remember it, and let the command save and stop
     if [ -z "$told" ] && [ "$1" = USR1 ]; then
         # Should the save take longer than the warning leaves time for, be queued again before the limit ends us.
         after $((lead > 30 ? lead - 15 : lead / 2)) ALRM
     fi
     [ "$told" = USR1 ] || told=$1               # TERM after USR1 is the limit itself
     if [ -n "$child" ]; then
-        kill -s "$1" "$child" 2>/dev/null
-        [ "$1" = INT ] || after 2 USR2          # once more: what comes between its fork and its exec is lost
+        # Always by USR1: for a TERM, srun and mpirun kill all ranks on the spot, and nothing is saved.
+        kill -s USR1 "$child" 2>/dev/null
+        after 2 USR2                            # once more: what comes between its fork and its exec is lost
     fi
 }
 trap 'hear USR1' USR1
 trap 'hear TERM' TERM
 trap 'hear INT' INT
-trap 'kill -s "$told" "$child" 2>/dev/null' USR2
+trap 'kill -s USR1 "$child" 2>/dev/null' USR2
 trap 'late=1' ALRM
 [ -z "$early" ] || hear "$early"
 if [ -n "${unwarned:-}" ] && [ "$longest" -gt "$lead" ]; then after $((longest - lead)) USR1; fi
@@ -111,7 +112,7 @@ why=${why//[!A-Za-z0-9 ._:-]/ }                 # it goes into JSON
 [ -z "$late" ] || [ -z "$child" ] || code=75 why='the save took longer than the warning'
 case $told:$code in                             # whoever was told dies of it where nobody was listening yet
     *:0 | *:65) ;;
-    USR1:* | TERM:143 | INT:130) code=75 ;;
+    ?*:*) code=75 ;;
 esac
 
 case $code in
