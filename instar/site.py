@@ -181,7 +181,15 @@ def load(name: str, changes: tuple[str, ...] = ()) -> Site:
     ]
     if wrong:
         raise ConfigError(wrong)
-    return site.model_copy(update={"launcher": launcher})
+    return _said_last(site.model_copy(update={"launcher": launcher}), changes)
+
+
+def _said_last(site: Site, changes: tuple[str, ...]) -> Site:
+    """The site without those settings of its parts that a change sets for all jobs."""
+    said = {change.lstrip("+~").partition("=")[0] for change in changes}
+    gone = dict.fromkeys(said & set(Part.model_fields))
+    parts = {name: part.model_copy(update=gone) for name in ("shared", "cpu") if (part := getattr(site, name))}
+    return site.model_copy(update=parts)
 
 
 def find(name: str) -> Path:

@@ -142,6 +142,11 @@ def test_a_job_of_a_part_of_a_node_asks_for_that_part():
     assert (lumi.suited(0).partition, lumi.suited(0).cores) == ("small", 128)
 
 
+def test_what_is_said_for_one_job_goes_before_what_a_part_of_the_site_says():
+    lumi = site.load("lumi", ("partition=dev-g",))
+    assert (lumi.suited(1).partition, lumi.suited(1).nodes) == ("dev-g", 4)
+
+
 def test_memory_of_a_node_is_not_asked_for_by_a_part_of_it():
     assert site.load("musica").suited(1).memory is None
     told = Site(gpus={"per_node": 4}, memory="400G", shared=Part(memory="90G"))
