@@ -4,10 +4,12 @@ Needs bash, setsid (util-linux), timeout (coreutils) and /proc. A job is known a
 again has another start, and another machine is not asked about its processes.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from instar.clusters._limits import Limits, Partition
 from instar.clusters._mpi import launch as mpi
 from instar.job import Job, Standing, State
 
@@ -18,6 +20,7 @@ DIRECTIVE = "#"
 BY_HAND = "bash script.sh"
 LOG, ELEMENT_LOG = "log.txt", "log-{element}.txt"
 AGAIN, LAUNCHER = ("requeue", "none"), "none"
+NEEDS, MAY_BE_SILENT = ("bash", "setsid", "timeout"), ("gpus",)
 CANNOT = ("account", "partition", "qos", "constraint", "memory", "memory_per_gpu", "mail")
 
 # How a process reads in /proc/PID/stat after its name: T and t are stopped, Z and X are gone.
@@ -193,3 +196,16 @@ def clock(seconds: int) -> str:
 def in_job(environ: Mapping[str, str]) -> bool:
     """Whether this process runs inside a job."""
     return "INSTAR_JOB" in environ
+
+
+def questions(user: str) -> dict[str, list[str]]:
+    """The commands that tell what this machine has."""
+    return {"gpus": ["nvidia-smi", "--list-gpus"]}
+
+
+def limits(answers: Mapping[str, str]) -> Limits:
+    """What this machine has, as the one partition there is; a machine without nvidia-smi may have other GPUs."""
+    listed = [line for line in answers.get("gpus", "").splitlines() if line.startswith("GPU ")]
+    cores = len(os.sched_getaffinity(0))
+    here = Partition("this machine", nodes=1, cores=cores, gpus={"": len(listed)} if "gpus" in answers else None)
+    return Limits(partitions={here.name: here}, default=here.name)

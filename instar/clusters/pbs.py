@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from instar.clusters._limits import Limits, Partition, amount, megabytes, seconds
 from instar.clusters._mpi import launch as mpi
 from instar.clusters._text import one_word
 from instar.job import Job, Standing, State
@@ -23,6 +24,7 @@ LOG, ELEMENT_LOG = "log.txt", "log-{element}.txt"
 # `qrerun` is an operator's, so no job can queue itself again.
 AGAIN, LAUNCHER = ("chain", "none"), "mpiexec"
 CANNOT = ("qos",)
+NEEDS, MAY_BE_SILENT = ("qsub", "qstat", "qdel"), ("nodes",)
 
 # Everything else is kept as it is said and counts as ended.
 _STANDING: dict[str, Standing] = {
@@ -248,3 +250,35 @@ def _moment(text: str) -> float | None:
 def in_job(environ: Mapping[str, str]) -> bool:
     """Whether this process runs inside a job."""
     return "PBS_JOBID" in environ
+
+
+def questions(user: str) -> dict[str, list[str]]:
+    """The commands that tell what this cluster allows."""
+    return {"queues": ["qstat", "-Q", "-f"], "nodes": ["pbsnodes", "-a"]}
+
+
+def limits(answers: Mapping[str, str]) -> Limits:
+    """What those commands told, by the name of the question; nodes are not told apart by queue."""
+    cores, memory, gpus = _best_node(answers.get("nodes", ""))
+    partitions = {
+        name: Partition(
+            name,
+            up=about.get("enabled") == "True" and about.get("started") == "True" if "enabled" in about else None,
+            seconds=seconds(about.get("resources_max.walltime", "")),
+            nodes=amount(about.get("resources_max.nodect", "")),
+            cores=cores,
+            megabytes=memory,
+            gpus=gpus,
+        )
+        for name, about in _records(answers.get("queues", ""), "Queue")
+    }
+    return Limits(partitions=partitions or None)
+
+
+def _best_node(answer: str) -> tuple[int | None, int | None, dict[str, int] | None]:
+    """The most cores, memory in MB and GPUs of any node that `pbsnodes -a` lists."""
+    found = re.findall(r"^ +resources_available\.(ncpus|mem|ngpus) = (\S+)$", answer, re.MULTILINE)
+    cores = [int(value) for name, value in found if name == "ncpus" and value.isdigit()]
+    memory = [size for name, value in found if name == "mem" and (size := megabytes(value)) is not None]
+    gpus = [int(value) for name, value in found if name == "ngpus" and value.isdigit()]
+    return max(cores, default=None), max(memory, default=None), {"": max(gpus)} if gpus else None

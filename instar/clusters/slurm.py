@@ -5,9 +5,11 @@ Paths never stand in a directive: sbatch is called in the job's folder, and the 
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from instar.clusters._limits import Limits, Partition, amount, seconds
 from instar.clusters._mpi import launch as mpi
 from instar.clusters._text import one_word
 from instar.job import Job, Standing, State
@@ -20,6 +22,7 @@ BY_HAND = "sbatch script.sh"
 LOG, ELEMENT_LOG = "log.txt", "log-{element}.txt"
 AGAIN, LAUNCHER = ("requeue", "chain", "none"), "srun"
 CANNOT: tuple[str, ...] = ()
+NEEDS, MAY_BE_SILENT = ("sbatch", "squeue", "scancel", "scontrol", "sinfo"), ("associations",)
 
 # Everything else is kept as it is said and counts as ended.
 _STANDING: dict[str, Standing] = {
@@ -224,3 +227,75 @@ def _moment(text: str) -> float | None:
 def in_job(environ: Mapping[str, str]) -> bool:
     """Whether this process runs inside a job."""
     return "SLURM_JOB_ID" in environ
+
+
+def questions(user: str) -> dict[str, list[str]]:
+    """The commands that tell what this cluster allows."""
+    about = "format=Account,Partition,QOS"
+    return {
+        "nodes": ["sinfo", "--noheader", "--format=%P|%a|%l|%s|%c|%m|%G"],
+        "partitions": ["scontrol", "--oneliner", "show", "partition"],
+        "configuration": ["scontrol", "show", "config"],
+        "associations": ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", about],
+    }
+
+
+def limits(answers: Mapping[str, str]) -> Limits:
+    """What those commands told, by the name of the question."""
+    facts: dict[str, dict[str, object]] = defaultdict(dict)
+    default = _from_sinfo(answers.get("nodes", ""), facts)
+    for line in answers.get("partitions", "").splitlines():
+        about = dict(re.findall(r"(\w+)=(\S*)", line))
+        if "PartitionName" in about:
+            facts[about["PartitionName"]] |= _from_scontrol(about)
+            default = about["PartitionName"] if about.get("Default") == "YES" else default
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answers.get("configuration", ""), re.MULTILINE)
+    rows = [line.split("|") for line in answers.get("associations", "").splitlines() if line.count("|") == 2]
+    return Limits(
+        partitions={name: Partition(name, **known) for name, known in facts.items()} if facts else None,  # type: ignore[arg-type]
+        default=default,
+        accounts=frozenset(row[0] for row in rows) if rows else None,
+        qos=frozenset(name for row in rows for name in row[2].split(",") if name) or None,
+        array=int(size[1]) - 1 if size else None,
+    )
+
+
+def _from_sinfo(answer: str, facts: dict[str, dict[str, object]]) -> str | None:
+    """Adds what each line of sinfo says, the best node of a partition; returns the default partition."""
+    default = None
+    for line in answer.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != 7 or not fields[0]:
+            continue
+        name = fields[0].removesuffix("*")
+        default = name if fields[0].endswith("*") else default
+        known = facts[name]
+        known["up"] = fields[1] == "up"
+        known["seconds"] = seconds(fields[2])
+        known["nodes"] = amount(fields[3].rpartition("-")[2])
+        for key, text in (("cores", fields[4]), ("megabytes", fields[5])):
+            known[key] = max(filter(None, (known.get(key), amount(text.rstrip("+")))), default=None)  # type: ignore[type-var]
+        gpus: dict[str, int] = known.setdefault("gpus", {})  # type: ignore[assignment]
+        for kind, number in re.findall(r"\bgpu(?::([^:(),]+))?:(\d+)", fields[6]):
+            gpus[kind] = max(gpus.get(kind, 0), int(number))
+    return default
+
+
+def _from_scontrol(about: Mapping[str, str]) -> dict[str, object]:
+    """What `scontrol show partition` says of one."""
+    known: dict[str, object] = {
+        "seconds": seconds(about.get("MaxTime", "")),
+        "nodes": _least(amount(about.get("MaxNodes", "")), amount(about.get("TotalNodes", ""))),
+        "up": about["State"] == "UP" if "State" in about else None,
+        "qos": _listed(about.get("AllowQos")),
+        "accounts": _listed(about.get("AllowAccounts")),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _least(*numbers: float | None) -> float | None:
+    return min((number for number in numbers if number is not None), default=None)
+
+
+def _listed(text: str | None) -> frozenset[str] | None:
+    return None if text in (None, "", "ALL", "(null)") else frozenset(str(text).split(","))
