@@ -48,6 +48,15 @@ class Link:
         return [json.loads(line) for line in ((run or self.run) / "events.jsonl").read_text().splitlines()]
 
 
+def number_of(process, environ, scheduler):
+    """The number that its scheduler gives a job with these variables; empty for one that is run by hand."""
+    if scheduler == "local":
+        begin = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{process.pid}-{begin}-n1"
+    number = environ.get("SLURM_ARRAY_JOB_ID") or environ.get("SLURM_JOB_ID")
+    return number or environ.get("PBS_ARRAY_ID", environ.get("PBS_JOBID", "")).partition(".")[0]
+
+
 def wait_for(file, seconds=10):
     end = time.monotonic() + seconds
     while not file.exists():
@@ -91,6 +100,11 @@ def start(folder, *words, site=None, environ=JOB, without=(), calls=None, **chan
         stderr=subprocess.STDOUT,
         text=True,
     )
+    ids = at / "ids"
+    number = number_of(process, environ, site.scheduler)
+    if number and number not in (ids.read_text().split() if ids.exists() else []):
+        with open(ids, "a") as file:  # as whoever submits it does, a moment later
+            file.write(f"{number}\n")
     return Link(at, run, process)
 
 
@@ -202,7 +216,7 @@ def test_the_limit_itself_after_the_warning_is_not_a_cancellation(tmp_path):
 
 
 def test_a_save_slower_than_the_warning_is_queued_again_before_the_limit_ends_all(tmp_path):
-    link = start(tmp_path, "save=100", "deaf", "wait", lead=1)
+    link = start(tmp_path, "save=100", "deaf", lead=1)
     link.tell(signal.SIGUSR1)
     begin = time.monotonic()
     link.end()
@@ -232,7 +246,7 @@ def test_where_queueing_again_is_refused_a_new_job_takes_its_place(tmp_path):
     link = start(tmp_path, "save=100", "exit=75", calls={"scontrol-is-busy": "99"})
     link.end()
     assert link.calls("sbatch") == ["sbatch --parsable --dependency=afterany:100 script.sh"]
-    assert link.kept("ids") == "901"
+    assert link.kept("ids") == "100\n901"
 
 
 def test_without_scontrol_a_new_job_takes_its_place_at_once(tmp_path):
@@ -254,8 +268,6 @@ def test_a_link_of_a_chain_leaves_the_rest_to_the_next(tmp_path):
 
 
 def test_later_links_of_a_chain_that_is_over_end_at_once(tmp_path):
-    (tmp_path / "job").mkdir()
-    (tmp_path / "job" / "ids").write_text("100\n101\n")
     chain = Site(again="chain")
     start(tmp_path, "save=100", "exit=0", site=chain).end()
     link = start(tmp_path, "exit=1", site=chain, environ={"SLURM_JOB_ID": "101"})
@@ -268,12 +280,11 @@ def test_a_job_that_is_started_again_by_hand_begins_anew(tmp_path):
     start(tmp_path, "save=100", "exit=1").end()
     link = start(tmp_path, "save=200", "exit=0", environ={})
     assert link.end() == 0
-    assert link.kept("over") == "done" and link.events()[-1]["job"] == "by-hand"
+    assert (link.kept("over"), link.kept("over-by-hand")) == ("failed", "done")
+    assert link.events()[-1]["job"] == "by-hand"
 
 
 def test_a_job_that_the_site_preempted_and_queued_again_goes_on(tmp_path):
-    (tmp_path / "job").mkdir()
-    (tmp_path / "job" / "ids").write_text("100\n")
     link = start(tmp_path, "wait")
     link.tell(signal.SIGTERM)
     link.end()
@@ -412,7 +423,7 @@ def test_this_machine_ends_what_takes_too_long_and_carries_on(tmp_path):
 
 
 def test_this_machine_kills_what_does_not_listen(tmp_path):
-    link = start(tmp_path, "deaf", "wait", site=LOCAL, environ={}, seconds=2, lead=1, links=9)
+    link = start(tmp_path, "deaf", site=LOCAL, environ={}, seconds=2, lead=1, links=9)
     assert link.end(15) == 1  # twice nothing new
     assert "saved nothing new" in link.said
 
