@@ -51,8 +51,11 @@ def test_a_job_runs_by_itself_until_it_is_stopped(sleeper):
 
 def test_a_job_is_in_a_session_of_its_own(sleeper):
     pid = sleeper[0].split("-")[0]
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    assert fields[3] == pid and fields[4] == "0"  # leads its session, no terminal
+
+    def session_and_terminal():
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3:5]
+
+    wait_until(lambda: session_and_terminal() == [pid, "0"])
 
 
 def test_a_number_that_was_used_again_is_not_believed(sleeper):

@@ -31,8 +31,7 @@ carry_on() {
     # Not allowed here: a new job takes its place.
     cd "$folder" || return 1
     id=$(sbatch --parsable --dependency="afterany:$SLURM_JOB_ID" ${element:+--array="$element"} script.sh) || return 1
-    id=${id##*$'
-'}                            # some sites greet first
+    id=${id##*$'\n'}                            # some sites greet first
     echo "${id%%;*}" >>ids
 }
 run=/work/flowers/runs/flowers
