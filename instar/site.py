@@ -9,7 +9,7 @@ from instar import plugins
 from instar.documents import read
 from instar.errors import ConfigError
 from instar.settings import Settings, Span, Time
-from instar.validation import conflict, validate
+from instar.validation import validate
 
 Count = Annotated[int, Field(ge=1)]
 # What stands in a directive must be one plain word; a line break there would be a second directive.
@@ -30,7 +30,7 @@ class Gpus(Settings):
     type: Word | None = None
     """Its name for them, such as v100; null where it wants none."""
     ask: Literal["gpus-per-node", "gres", "gpus-per-task", "none"] = "gpus-per-node"
-    """Slurm's option that asks for them; none where a whole node always comes with them."""
+    """Slurm's option that asks for them, and anything but none is ngpus of PBS; none where a node comes with them."""
 
 
 class Container(Settings):
@@ -46,9 +46,34 @@ class Container(Settings):
     """Further options of the runtime, such as --nv or --rocm."""
 
 
+class Part(Settings):
+    """How a job of another kind asks, where that differs; null is as for whole nodes with all their GPUs."""
+
+    account: Word | None = None
+    """Whom the hours are counted to."""
+    partition: Word | None = None
+    """The partition, or the queue of PBS."""
+    qos: Word | None = None
+    """The quality of service."""
+    constraint: Word | None = None
+    """Features that nodes must have."""
+    cores: Count | None = None
+    """Cores of a node that a job may use."""
+    memory: Word | None = None
+    """Memory of a node to ask for; null for the site's default."""
+    longest: Time | None = None
+    """The longest that one job may take."""
+    nodes: Count | None = None
+    """The most nodes that one job may have."""
+    options: tuple[Word, ...] | None = None
+    """Further options of the scheduler."""
+
+
 class Site(Settings):
     """Where jobs go: the scheduler and how it wants to be asked, what a node has, what has to be set up there."""
 
+    about: str = ""
+    """One line about it, for `instar site`."""
     scheduler: str = "slurm"
     """A kind of instar/clusters: slurm, pbs or local."""
     account: Word | None = None
@@ -72,19 +97,28 @@ class Site(Settings):
     nodes: Count | None = None
     """The most nodes that one job may have; null where no limit is known."""
     again: Literal["requeue", "chain", "none"] = "chain"
-    """How a job that ran out of time goes on: it is queued again, or the next one of a chain begins."""
+    """How a job that ran out of time goes on: it is queued again, or the next one of a chain begins.
+
+    PBS has no way to queue again; local starts again by itself, which is requeue.
+    """
     lead: Time = Span(3, "min")
     """How long before its limit a job is warned."""
     array: Count = 1000
     """The most elements that one array may have."""
     options: tuple[Word, ...] = ()
     """Further options of the scheduler, such as --hint=nomultithread."""
-    launcher: Literal["srun", "mpirun", "mpiexec", "none"] = "srun"
-    """What starts one process a device on all nodes; none where the one process starts the others itself."""
+    launcher: Literal["srun", "mpirun", "mpiexec", "none"] | None = None
+    """What starts one process a device on all nodes; none where the one process starts the others itself.
+
+    Null for the scheduler's own: srun with slurm, mpiexec with pbs, none with local.
+    """
     launch: Words = ()
     """Further options of the launcher."""
     bind: tuple[Annotated[str, Field(pattern="^(0x)?[0-9a-fA-F]+$")], ...] = ()
-    """Masks of the cores that each process on a node is bound to, in hexadecimal, in the order of its GPUs."""
+    """Masks of the cores that each process on a whole node is bound to, in hexadecimal, in the order of its GPUs.
+
+    Only srun binds by them.
+    """
     setup: tuple[str, ...] = ()
     """Lines of the job script before the command: modules, an environment."""
     environment: dict[Name, str] = Field(default_factory=dict)
@@ -103,6 +137,19 @@ class Site(Settings):
     """Who is told when a job ends or fails."""
     hourly: Literal["gpu", "core", "node"] = "core"
     """What its hours are counted in."""
+    shared: Part | None = None
+    """How a job with fewer GPUs than a node has asks, where nodes can be shared; memory is not asked for but here."""
+    cpu: Part | None = None
+    """How a job without GPUs asks; memory is not asked for but here."""
+
+    def suited(self, gpus: int) -> "Site":
+        """The site as a job with so many GPUs on a node asks for it."""
+        if gpus >= self.gpus.per_node:
+            return self
+        part = (self.shared if gpus else self.cpu) or Part()
+        differs = {name: value for name in Part.model_fields if (value := getattr(part, name)) is not None}
+        # Masks are those of a whole node, and so is its memory.
+        return self.model_copy(update={"bind": (), "memory": None, **differs})
 
 
 def load(name: str, changes: tuple[str, ...] = ()) -> Site:
@@ -110,12 +157,39 @@ def load(name: str, changes: tuple[str, ...] = ()) -> Site:
 
     A file of one's own in ~/.config/instar/sites goes before a shipped one. Raises ConfigError with every mistake.
     """
-    site = validate(Site, read(find(name)), list(changes))
+    file = find(name)
+    site = validate(Site, read(file), list(changes))
     if site.scheduler not in plugins.kinds("clusters"):
-        raise ConfigError(plugins.unknown(site.scheduler, plugins.kinds("clusters"), what="scheduler"))
-    if site.again == "requeue" and site.scheduler != "slurm":
-        raise conflict([(("again", "scheduler"), "only slurm queues a job again. Write again: chain.")])
-    return site
+        unknown = plugins.unknown(site.scheduler, plugins.kinds("clusters"), what="scheduler")
+        raise ConfigError(f"{file}: {unknown}")
+    cluster = plugins.load("clusters", site.scheduler)
+    launcher = site.launcher or cluster.LAUNCHER
+    wrong = []
+    if site.again not in cluster.AGAIN:
+        wrong.append(
+            f"{file}: again is {site.again}, but {site.scheduler} knows {' and '.join(cluster.AGAIN)}. "
+            f"Write again: {cluster.AGAIN[0]}."
+        )
+    if launcher == "srun" and site.scheduler != "slurm":
+        wrong.append(f"{file}: launcher is srun, which only slurm has. Write launcher: {cluster.LAUNCHER}.")
+    if site.bind and launcher != "srun":
+        wrong.append(f"{file}: bind needs srun. Say how {launcher} is to bind in launch, such as [--cpu-bind, depth].")
+    wrong += [
+        f"{file}: {name} is {getattr(site, name)}, but {site.scheduler} cannot ask for it. Write {name}: null."
+        for name in cluster.CANNOT
+        if getattr(site, name) is not None
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+    return _said_last(site.model_copy(update={"launcher": launcher}), changes)
+
+
+def _said_last(site: Site, changes: tuple[str, ...]) -> Site:
+    """The site without those settings of its parts that a change sets for all jobs."""
+    said = {change.lstrip("+~").partition("=")[0] for change in changes}
+    gone = dict.fromkeys(said & set(Part.model_fields))
+    parts = {name: part.model_copy(update=gone) for name in ("shared", "cpu") if (part := getattr(site, name))}
+    return site.model_copy(update=parts)
 
 
 def find(name: str) -> Path:

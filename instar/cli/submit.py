@@ -67,6 +67,8 @@ def hand_over(words: Words, work: "Work", site: "Site", *, name: str, request: "
     from instar import submit
 
     folder = submit.new_folder(work)
+    # A part of a node, or a node without GPUs, is asked for in another way.
+    site = site.suited(site.gpus.per_node if request.gpus is None else request.gpus)
     job = submit.job_for(work, site, request, folder=folder)
     findings = submit.findings(work, job, site)
     wrong = [finding for finding in findings if finding.level == "error"]

@@ -32,6 +32,7 @@ def script(job: Job, site: "Site", cluster: ModuleType) -> str:
         _title("what this job is"),
         f"folder={shlex.quote(str(job.folder))}",
         f"longest={job.seconds} lead={job.lead} links={job.links}",
+        "told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it",
         cluster.shell(job, site).strip(),
         *_run(job),
         "",
@@ -75,18 +76,39 @@ def _command(job: Job, site: "Site", cluster: ModuleType) -> list[str]:
     more = ['"${more[@]}" run="$run"'] if job.elements else []
     return [
         words(cluster.launch(job, site)),
-        _contained(site.container) if site.container else "",
+        _contained(site.container, job) if site.container else "",
         words(job.command),
         *more,
     ]
 
 
-def _contained(container: "Container") -> str:
+def _contained(container: "Container", job: Job) -> str:
     """What runs the command in its image; pyxis is options of srun instead."""
+    own = _outermost([path for path in (job.start, job.folder, job.run) if path])
     if container.runtime == "pyxis":
-        mounts = ",".join(container.binds)
-        option = f"--container-mounts={filled_in(mounts)}" if mounts else ""
-        return f"--container-image={filled_in(container.image)} {option} {words(container.options)}".strip()
-    binds = " ".join(f"--bind {filled_in(bind)}" for bind in container.binds)
-    parts = [container.runtime, "exec", words(container.options), binds, filled_in(container.image)]
-    return " ".join(part for part in parts if part)
+        mounts = ",".join([*(f"{path}:{path}" for path in own), *container.binds])
+        parts = [
+            f"--container-image={filled_in(container.image)}",
+            f"--container-mounts={filled_in(mounts)}",
+            f"--container-workdir={shlex.quote(str(job.start))}",
+            words(container.options),
+        ]
+    else:
+        # Whatever the image sees by itself, it has to see where this job works.
+        binds = [*(_bound(str(path)) for path in own), *(f"--bind {filled_in(bind)}" for bind in container.binds)]
+        begin = " ".join(part for part in (container.runtime, "exec", words(container.options)) if part)
+        parts = [begin, *binds, filled_in(container.image)]
+    return wrapped(parts, indent=_INDENT)
+
+
+def _outermost(folders: list[Path]) -> list[Path]:
+    """Those folders that do not lie in another one of them."""
+    return [one for one in dict.fromkeys(folders) if not any(other in one.parents for other in folders)]
+
+
+def _bound(path: str) -> str:
+    """The option that lets an image see a folder, whatever its name is."""
+    if not set(path) & set(',:"'):
+        return f"--bind {shlex.quote(path)}"
+    quoted = path.replace('"', '""')  # fields of CSV
+    return "--mount " + shlex.quote(f'type=bind,"source={quoted}","destination={quoted}"')

@@ -3,7 +3,7 @@
 # This shell stands outside any container, so it can ask the scheduler; it decides once, at the end, what follows.
 by_hand=1                                       # whoever submitted us may still be writing our number down
 for _ in 1 2 3 4 5; do
-    if grep -qxF "${job%_*}" "$folder/ids" 2>/dev/null; then by_hand= && break; fi
+    if grep -qxF -- "${job%"${element:+_$element}"}" "$folder/ids" 2>/dev/null; then by_hand= && break; fi
     sleep 0.2
 done
 own=${element:+-$element}${by_hand:+-by-hand}   # an element of an array keeps its own records
@@ -45,19 +45,36 @@ finish() {  # finish STATE CODE REASON: nothing follows
     exit "$2"
 }
 
-told='' child='' late=''
-hear() {  # a signal: remember it, and pass it on
+early=$told told='' child='' late='' timers=()
+after() {  # after SECONDS SIGNAL: tell this shell; `read` waits without a child that could outlive us
+    (read -rt "$1" <> <(:); kill -s "$2" $$) </dev/null >/dev/null 2>&1 &
+    timers+=($!)
+}
+trap 'kill "${timers[@]}" 2>/dev/null' EXIT
+hear() {  # a signal: remember it, and let the command save and stop
     if [ -z "$told" ] && [ "$1" = USR1 ]; then
         # Should the save take longer than the warning leaves time for, be queued again before the limit ends us.
-        (sleep $((lead > 30 ? lead - 15 : lead / 2)) && kill -s ALRM $$) </dev/null >/dev/null 2>&1 &
+        after $((lead > 30 ? lead - 15 : lead / 2)) ALRM
     fi
     [ "$told" = USR1 ] || told=$1               # TERM after USR1 is the limit itself
-    [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null
+    if [ -n "$child" ]; then
+        # Always by USR1: for a TERM, srun and mpirun kill all ranks on the spot, and nothing is saved.
+        kill -s USR1 "$child" 2>/dev/null
+        after 2 USR2                            # once more: what comes between its fork and its exec is lost
+    fi
 }
 trap 'hear USR1' USR1
 trap 'hear TERM' TERM
 trap 'hear INT' INT
+trap 'kill -s USR1 "$child" 2>/dev/null' USR2
 trap 'late=1' ALRM
+[ -z "$early" ] || hear "$early"
+if [ -n "${unwarned:-}" ] && [ "$longest" -gt "$lead" ]; then after $((longest - lead)) USR1; fi
+look_for_marker() {  # where no signal can be sent: whoever wants this job to stop leaves a marker
+    exec 9<> <(:)
+    while [ ! -e "$over" ]; do read -rt 5 -u 9; done
+    kill -s TERM $$
+}
 
 if [ -e "$over" ]; then
     if [ -z "$by_hand" ] && [ "$attempt" = 0 ]; then
@@ -67,10 +84,11 @@ if [ -e "$over" ]; then
     rm -f "$over" "$carried" "$fruitless"       # started by hand once more, or queued again by the site
 fi
 rm -f "$INSTAR_EXIT".*
+if [ -n "${unwarned:-}" ]; then look_for_marker </dev/null >/dev/null 2>&1 & timers+=($!); fi
 begun=$(position)
 note job_started
-command_in_step & child=$!
-[ -z "$told" ] || kill -s "$told" "$child"      # it came before there was anybody to tell
+code=75
+if [ -n "$told" ]; then late=1; else command_in_step & child=$!; fi  # told before there is anything to save
 while [ -z "$late" ]; do
     wait "$child"                               # returns early for every signal
     code=$?
@@ -86,14 +104,19 @@ word='' why=''
 for file in "$INSTAR_EXIT".*; do                # a rank that failed says more than those that stopped because of it
     [ -e "$file" ] || continue
     read -r said reason <"$file"
-    case $word:$said in :* | 0:* | 75:[!7]* | 75:7[!5]*) word=$said why=$reason ;; esac
+    case $word:$said in 75:0) ;; :* | 0:* | 75:[!7]* | 75:7[!5]*) word=$said why=$reason ;; esac
 done
+case $word in *[!0-9]*) word='' ;; esac
+why=${why//[!A-Za-z0-9 ._:-]/ }                 # it goes into JSON
 [ -z "$word" ] || code=$word
-[ -z "$late" ] || code=75 why='the save took longer than the warning'
-[ "$told" != USR1 ] || [ "$code" = 0 ] || [ "$code" = 65 ] || code=75
+[ -z "$late" ] || [ -z "$child" ] || code=75 why='the save took longer than the warning'
+case $told:$code in                             # whoever was told dies of it where nobody was listening yet
+    *:0 | *:65) ;;
+    ?*:*) code=75 ;;
+esac
 
 case $code in
-    0) finish done 0 'all is done' ;;
+    0) finish 'done' 0 'all is done' ;;
     75 | 137) ;;                                # 137: killed without a word, by the kernel or the site
     65) finish failed 65 'a mistake to mend: see the log' ;;
     *) finish failed "$code" "it crashed with code $code: see the log" ;;

@@ -13,6 +13,11 @@ def words(given: Iterable[str]) -> str:
     return " ".join(map(shlex.quote, given))
 
 
+def one_word(name: str) -> str:
+    """A name as a scheduler takes it: letters, digits, dot and dash, at most 60, the first a letter or digit."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")[:60] or "instar"
+
+
 def filled_in(text: str) -> str:
     """One word in which $NAME and ${NAME} stand for variables, and nothing else is done."""
     if "$" not in text:

@@ -5,9 +5,13 @@ Paths never stand in a directive: sbatch is called in the job's folder, and the 
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from instar.clusters._limits import Limits, Partition, amount, seconds
+from instar.clusters._mpi import launch as mpi
+from instar.clusters._text import one_word
 from instar.job import Job, Standing, State
 
 if TYPE_CHECKING:
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
 DIRECTIVE = "#SBATCH"
 BY_HAND = "sbatch script.sh"
 LOG, ELEMENT_LOG = "log.txt", "log-{element}.txt"
+AGAIN, LAUNCHER = ("requeue", "chain", "none"), "srun"
+CANNOT: tuple[str, ...] = ()
+NEEDS, MAY_BE_SILENT = ("sbatch", "squeue", "scancel", "scontrol", "sinfo"), ("associations",)
 
 # Everything else is kept as it is said and counts as ended.
 _STANDING: dict[str, Standing] = {
@@ -41,7 +48,7 @@ def directives(job: Job, site: "Site") -> list[str]:
     gpus, ask = job.gpus_per_node, site.gpus.ask
     typed = f"{site.gpus.type}:{gpus}" if site.gpus.type else str(gpus)
     options: dict[str, str | int | None] = {
-        "job-name": job.name,
+        "job-name": one_word(job.name),
         "account": site.account,
         "partition": site.partition,
         "qos": site.qos,
@@ -80,9 +87,7 @@ def _merged(lines: list[str], further: Sequence[str]) -> list[str]:
 
 def launch(job: Job, site: "Site") -> tuple[str, ...]:
     """What starts one process a device on every node."""
-    if site.launcher == "none":
-        return ()
-    if site.launcher != "srun":
+    if site.launcher not in ("srun", None):
         return mpi(job, site)
     masks = f"--cpu-bind=mask_cpu:{','.join(site.bind[: job.tasks_per_node])}" if site.bind else ""
     # The first rank to leave must not get the others killed while they save. A step does not inherit the cores of a
@@ -104,14 +109,6 @@ def launch(job: Job, site: "Site") -> tuple[str, ...]:
     )
 
 
-def mpi(job: Job, site: "Site") -> tuple[str, ...]:
-    """The same with an MPI: Open MPI's mpirun, or the mpiexec of MPICH, Intel and PALS."""
-    if site.launcher == "mpirun":
-        place = ("--map-by", f"ppr:{job.tasks_per_node}:node", "--bind-to", "none")
-        return ("mpirun", "-np", str(job.tasks), *place, *site.launch)
-    return ("mpiexec", "-n", str(job.tasks), "--ppn", str(job.tasks_per_node), *site.launch)
-
-
 _SHELL = """\
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
 # The last element of an array has the number of the whole array as its own: queue that one again, and all start again.
@@ -122,12 +119,14 @@ carry_on() {
     local try id
     trap 'exit 0' TERM                          # the answer to `scontrol requeue` is a TERM to everything here
     for try in 1 2 3 4 5; do
+        command -v scontrol >/dev/null || break
         if scontrol requeue "$job"; then sleep 600 & wait $!; exit 0; fi
         sleep $((2 * try))                      # busy controllers and networks say no for a while
     done
     # Not allowed here: a new job takes its place.
     cd "$folder" || return 1
     id=$(sbatch --parsable --dependency="afterany:$SLURM_JOB_ID" ${element:+--array="$element"} script.sh) || return 1
+    id=${id##*$'\\n'}                            # some sites greet first
     echo "${id%%;*}" >>ids
 }
 """
@@ -228,3 +227,75 @@ def _moment(text: str) -> float | None:
 def in_job(environ: Mapping[str, str]) -> bool:
     """Whether this process runs inside a job."""
     return "SLURM_JOB_ID" in environ
+
+
+def questions(user: str) -> dict[str, list[str]]:
+    """The commands that tell what this cluster allows."""
+    about = "format=Account,Partition,QOS"
+    return {
+        "nodes": ["sinfo", "--noheader", "--format=%P|%a|%l|%s|%c|%m|%G"],
+        "partitions": ["scontrol", "--oneliner", "show", "partition"],
+        "configuration": ["scontrol", "show", "config"],
+        "associations": ["sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}", about],
+    }
+
+
+def limits(answers: Mapping[str, str]) -> Limits:
+    """What those commands told, by the name of the question."""
+    facts: dict[str, dict[str, object]] = defaultdict(dict)
+    default = _from_sinfo(answers.get("nodes", ""), facts)
+    for line in answers.get("partitions", "").splitlines():
+        about = dict(re.findall(r"(\w+)=(\S*)", line))
+        if "PartitionName" in about:
+            facts[about["PartitionName"]] |= _from_scontrol(about)
+            default = about["PartitionName"] if about.get("Default") == "YES" else default
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answers.get("configuration", ""), re.MULTILINE)
+    rows = [line.split("|") for line in answers.get("associations", "").splitlines() if line.count("|") == 2]
+    return Limits(
+        partitions={name: Partition(name, **known) for name, known in facts.items()} if facts else None,  # type: ignore[arg-type]
+        default=default,
+        accounts=frozenset(row[0] for row in rows) if rows else None,
+        qos=frozenset(name for row in rows for name in row[2].split(",") if name) or None,
+        array=int(size[1]) - 1 if size else None,
+    )
+
+
+def _from_sinfo(answer: str, facts: dict[str, dict[str, object]]) -> str | None:
+    """Adds what each line of sinfo says, the best node of a partition; returns the default partition."""
+    default = None
+    for line in answer.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != 7 or not fields[0]:
+            continue
+        name = fields[0].removesuffix("*")
+        default = name if fields[0].endswith("*") else default
+        known = facts[name]
+        known["up"] = fields[1] == "up"
+        known["seconds"] = seconds(fields[2])
+        known["nodes"] = amount(fields[3].rpartition("-")[2])
+        for key, text in (("cores", fields[4]), ("megabytes", fields[5])):
+            known[key] = max(filter(None, (known.get(key), amount(text.rstrip("+")))), default=None)  # type: ignore[type-var]
+        gpus: dict[str, int] = known.setdefault("gpus", {})  # type: ignore[assignment]
+        for kind, number in re.findall(r"\bgpu(?::([^:(),]+))?:(\d+)", fields[6]):
+            gpus[kind] = max(gpus.get(kind, 0), int(number))
+    return default
+
+
+def _from_scontrol(about: Mapping[str, str]) -> dict[str, object]:
+    """What `scontrol show partition` says of one."""
+    known: dict[str, object] = {
+        "seconds": seconds(about.get("MaxTime", "")),
+        "nodes": _least(amount(about.get("MaxNodes", "")), amount(about.get("TotalNodes", ""))),
+        "up": about["State"] == "UP" if "State" in about else None,
+        "qos": _listed(about.get("AllowQos")),
+        "accounts": _listed(about.get("AllowAccounts")),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _least(*numbers: float | None) -> float | None:
+    return min((number for number in numbers if number is not None), default=None)
+
+
+def _listed(text: str | None) -> frozenset[str] | None:
+    return None if text in (None, "", "ALL", "(null)") else frozenset(str(text).split(","))

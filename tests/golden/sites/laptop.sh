@@ -1,0 +1,27 @@
+#!/bin/bash
+# Written by instar VERSION. To run it by hand, in its own folder: bash script.sh
+
+# --- what this job is ------------------------------------------------------------------------------------------------
+folder=/work/flowers/runs/flowers/jobs/0001
+longest=86400 lead=180 links=4
+told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
+element=${INSTAR_ELEMENT:-} attempt=${INSTAR_ATTEMPT:-0}
+read -r stat <"/proc/$$/stat"
+read -ra stat <<<"${stat##*) }"
+job=$$-${stat[19]}-${HOSTNAME//_/-}
+carry_on() {  # the same process starts over, so that whoever knows its number still does
+    kill "${timers[@]}" 2>/dev/null
+    cd "$folder" || return 1
+    export INSTAR_ATTEMPT=$((attempt + 1))
+    exec bash ./script.sh
+}
+run=/work/flowers/runs/flowers
+events=$run/events.jsonl progress=$run/checkpoints/latest
+
+# --- the command -----------------------------------------------------------------------------------------------------
+cd /work/flowers || exit 66
+command_in_step() {
+    exec timeout --preserve-status --signal=USR1 --kill-after=180 86220 \
+        python3 -m instar train recipe.yaml
+}
+
