@@ -189,6 +189,8 @@ HEAVY = ("torch", "numpy", "pyarrow", "timm", "torchvision", "sklearn", "matplot
 COMMANDS = (
     ["--help"],
     ["train", "--help"],
+    ["fetch", "--help"],
+    ["fetch", "RUNS"],
     ["runs"],
     ["runs", "RUNS", "--json"],
     ["why", "flowers-tawny-owl", "runs=RUNS"],
