@@ -68,7 +68,7 @@ def check(experiment: Experiment, lock_file: Path, *, command: str) -> list[Lock
     lock = locks.read(lock_file)
     wrong = locks.verify(lock, name=str(lock_file))
     if not wrong:
-        wrong = locks.missing(experiment, lock_file, command=command)
+        wrong = [str(one) for one in locks.missing(experiment, lock_file, command=command)]
     if wrong:
         raise WeightsError("\n".join(wrong))
     return list(lock.weights)

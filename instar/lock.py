@@ -24,7 +24,7 @@ from instar.experiment import Experiment
 from instar.run import write_atomically
 from instar.settings import Settings
 from instar.validation import validate
-from instar.weights import Download
+from instar.weights import Download, Missing
 
 # Settings of a model that change nothing about the files it is downloaded from.
 _BESIDES = ("weights", "trust", "freeze", "train_only", "dropout", "args")
@@ -113,8 +113,8 @@ def download_of(locked: Locked) -> Download:
     return weights.on_hub(locked.source, locked.file) if locked.revision else weights.at(locked.source)
 
 
-def missing(experiment: Experiment, file: Path, *, command: str) -> list[str]:
-    """What must be fetched before a node without network can begin, one sentence each; imports no library of models.
+def missing(experiment: Experiment, file: Path, *, command: str) -> list[Missing]:
+    """What must be fetched before a node without network can begin; imports no library of models.
 
     file      the lock; without one nobody can say which files are needed
     command   gets what is missing
@@ -122,16 +122,12 @@ def missing(experiment: Experiment, file: Path, *, command: str) -> list[str]:
     own = _own_weights(experiment)
     if asked(experiment) is None:
         return own
-    known = entries(experiment, read(file))
+    known = [download_of(one) for one in entries(experiment, read(file))]
     if not known:
         state = "does not say" if file.exists() else "is not there to say"
-        return [
-            *own,
-            f"model.pretrained: {file} {state} which weights {_named(experiment)} starts from. "
-            f"Where there is network: {command}",
-        ]
-    lacking = [download_of(one) for one in known if weights.located(download_of(one)) is None]
-    return [*own, *(weights.lacking(one, command=command) for one in lacking)]
+        what = f"model.pretrained: {file} {state} which weights {_named(experiment)} starts from"
+        return [*own, Missing(what, weights.where_network(command))]
+    return [*own, *_absent(known, command=command)]
 
 
 def check(experiment: Experiment, file: Path, *, command: str) -> None:
@@ -141,16 +137,15 @@ def check(experiment: Experiment, file: Path, *, command: str) -> None:
         if entries(experiment, read(file)):
             found = missing(experiment, file, command=command)
         elif not _anything_cached():
-            found.append(
-                f"model.pretrained: the weights of {_named(experiment)} are not here (nothing is in "
-                f"{caches.hub()} or {caches.torch_hub()}). "
-                f"Where there is network: {command}"
+            what = (
+                f"model.pretrained: the weights of {_named(experiment)} are not here (nothing is in {caches.hub()} or "
+                f"{caches.torch_hub()})"
             )
+            found.append(Missing(what, weights.where_network(command)))
         else:
-            lacking = [one for one in downloads(experiment) if weights.located(one) is None]
-            found += [weights.lacking(one, command=command) for one in lacking]
+            found += _absent(downloads(experiment), command=command)
     if found:
-        raise WeightsError("\n".join(found))
+        raise WeightsError("\n".join(map(str, found)))
 
 
 def used(experiment: Experiment, file: Path | None, *, command: str) -> list[dict[str, Any]]:
@@ -212,9 +207,15 @@ def command(source: str, changes: Sequence[str], environment: dict[str, str]) ->
     return " ".join([*before, "instar fetch", *(shlex.quote(word) for word in (source, *changes) if word)])
 
 
-def _own_weights(experiment: Experiment) -> list[str]:
+def _own_weights(experiment: Experiment) -> list[Missing]:
     own: Path | None = getattr(experiment.model, "weights", None)
-    return [f"model.weights: {own} does not exist."] if own is not None and not own.exists() else []
+    if own is None or own.exists():
+        return []
+    return [Missing(f"model.weights: {own} does not exist", "Give a file, or the folder of a run, that does.")]
+
+
+def _absent(wanted: Sequence[Download], *, command: str) -> list[Missing]:
+    return [weights.missing(one, command=command) for one in wanted if weights.located(one) is None]
 
 
 def _named(experiment: Experiment) -> str:

@@ -70,20 +70,33 @@ def commit(download: Download) -> str:
     return download.revision
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Something to start from that is not here, and what to do about it."""
+
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.do}"
+
+
+def missing(download: Download, *, command: str) -> Missing:
+    """What to say of a download that is not here."""
+    what = f"model.pretrained: {download} is not in {folder_of(download)}, and only instar fetch uses the network"
+    return Missing(what, where_network(command))
+
+
+def where_network(command: str) -> str:
+    return f"Where there is network: {command}"
+
+
 def found(download: Download, *, command: str) -> Path:
     """The file in its cache; raises WeightsError with the command that gets it."""
     path = located(download)
     if path is None:
-        raise WeightsError(lacking(download, command=command))
+        raise WeightsError(str(missing(download, command=command)))
     return path
-
-
-def lacking(download: Download, *, command: str) -> str:
-    """The sentence that says a file is not there."""
-    return (
-        f"model.pretrained: {download} is not in {folder_of(download)}, and only instar fetch uses the network. "
-        f"Where there is network: {command}"
-    )
 
 
 def promised(path: Path) -> str:

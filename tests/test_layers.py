@@ -8,14 +8,13 @@ PACKAGE = Path(__file__).parent.parent / "instar"
 # A room may import rooms of its own level or below. The file or folder directly under instar/ is the room.
 LEVELS = [
     {"errors", "__init__"},
-    {"plugins", "spans", "documents", "formats", "caches", "outside"},
+    {"plugins", "spans", "documents", "formats", "caches", "outside", "quota"},
     {"settings", "overrides", "validation", "composition"},
     # nouns
     {"run"},
     {"weights"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks"},
-    {"lock"},
-    {"preflight"},
+    {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},
     # shelves
@@ -40,7 +39,7 @@ DOORS = {
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "caches", "weights", "lock",
-         "preflight", "outside", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
+         "preflight", "outside", "quota", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "pyarrow", "sklearn", "matplotlib", "PIL", "hydra", "safetensors"}
 
 
