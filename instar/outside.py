@@ -45,16 +45,19 @@ def ask(command: Sequence[str], *, seconds: float = 5.0, environment: Mapping[st
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return Answer(None, "", "", time.monotonic() - begun, f"cannot be started: {reason}")
-    return answer(process, seconds=seconds, begun=begun)
+    return answer(process, seconds=seconds, begun=begun, limit=seconds)
 
 
-def answer(process: "subprocess.Popen[bytes]", *, seconds: float, begun: float) -> Answer:
-    """What a program that was started in a session of its own says in time; after that it is ended."""
+def answer(process: "subprocess.Popen[bytes]", *, seconds: float, begun: float, limit: float) -> Answer:
+    """What a program that was started in a session of its own says in time; after that it is ended.
+
+    seconds   how long it may still take, of `limit` in all
+    """
     problem = ""
     try:
         out, error = process.communicate(timeout=max(0.0, seconds))
     except subprocess.TimeoutExpired:
-        problem = f"gave no answer in {seconds:g} s"
+        problem = f"gave no answer in {limit:g} s"
         # A child that hangs may have children that hold its output open: the whole session must go.
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -191,6 +191,8 @@ COMMANDS = (
     ["train", "--help"],
     ["fetch", "--help"],
     ["fetch", "RUNS"],
+    ["doctor", "--help"],
+    ["doctor", "--quick"],
     ["runs"],
     ["runs", "RUNS", "--json"],
     ["why", "flowers-tawny-owl", "runs=RUNS"],
