@@ -5,8 +5,7 @@ Each check answers with findings: what was looked at, what was found, and for an
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,24 +13,12 @@ from instar import lock, quota
 from instar.errors import ConfigError
 from instar.experiment import Experiment
 from instar.formats import clock, count, one_line, size
+from instar.job import Finding
 from instar.run import Run
 
 Level = Literal["ok", "warning", "error"]
 _RESERVE = 3  # times the longest save, as engine/deadline.py keeps it
 _BESIDES = 30.0  # seconds
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    do   what mends it; empty where all is well
-    """
-
-    level: Level
-    what: str
-    found: str
-    do: str = ""
 
 
 def worst(findings: Iterable[Finding]) -> Level:
@@ -130,11 +117,6 @@ def saves(run: Run, lead: float) -> list[Finding]:
     if lead < needed:
         return [Finding("warning", what, found, f"set lead to {_minutes(needed)} or more")]
     return [Finding("ok", what, found)]
-
-
-def lines(findings: Sequence[Finding]) -> list[str]:
-    """What is not well, one sentence each."""
-    return [f"{one.what}: {one.found}. {one.do}" for one in findings if one.level != "ok"]
 
 
 def _room(what: str, free: int | None, files: int | None, needed: int, files_needed: int, *, tight: bool) -> Finding:

@@ -162,6 +162,20 @@ def test_caches_go_where_one_says(hub, tensors, tmp_path, monkeypatch):
     assert list((tmp_path / "else where/huggingface/hub").rglob("model.safetensors"))
 
 
+def test_caches_go_where_the_jobs_of_a_site_look(hub, tensors, tmp_path, monkeypatch, capsys):
+    hub.put(REPOSITORY, "model.safetensors", tensors)
+    site = tmp_path / "it's mine.yaml"
+    site.write_text("scheduler: slurm\ncaches: $MY_SCRATCH/caches\n")
+    for name in ("HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    assert cli.main(["fetch", "timm/test_resnet", "--on", str(site)]) == 65
+    assert "'$MY_SCRATCH/caches', which this shell does not know" in capsys.readouterr().err
+    monkeypatch.setenv("MY_SCRATCH", str(tmp_path))
+    assert cli.main(["fetch", "timm/test_resnet", "--on", str(site)]) == 0
+    assert list((tmp_path / "caches/huggingface/hub").rglob("model.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -5,7 +5,8 @@
     instar fetch MODEL…                timm/resnet18, torchvision/maxvit_t: only into the caches
     instar fetch RECIPE --check        verify every byte of what the lock names, without network
 
-    caches=FOLDER   where the caches are, for nodes that see another home (as `caches` of a site)
+    --on SITE       into the caches of that site's jobs, where it names a folder; by default INSTAR_SITE
+    caches=FOLDER   into the caches in that folder
     --renew         put what is found now into the lock, although it says otherwise
     --quiet --json
 
@@ -25,20 +26,35 @@ from instar.formats import one_line, size
 if TYPE_CHECKING:
     from instar.experiment import Experiment
 
-FLAGS = ("check", "renew")
+FLAGS = ("check", "renew", "on=")
 THINGS = (1, 99)
 
 
 def run(words: Words) -> int:
-    changes = [change for change in words.changes if not change.startswith("caches=")]
-    folder = next((change.partition("=")[2] for change in words.changes if change.startswith("caches=")), "")
-    if folder:
-        # Whoever names a folder here means it, whatever else is set.
-        os.environ.update(caches.environment(str(Path(folder).expanduser().absolute()), given={}))
+    changes = [change for change in words.changes if change.partition("=")[0] not in ("caches", "on")]
+    _point_caches(words)
     told = [_one(thing, changes, words) for thing in words.things]
     if "json" in words:
         terminal.say(json.dumps(told))
     return DONE
+
+
+def _point_caches(words: Words) -> None:
+    """Let the libraries keep their files where the jobs will look for them."""
+    given = dict(change.split("=", 1) for change in words.changes if change.partition("=")[0] in ("caches", "on"))
+    folder, name = given.get("caches", ""), given.get("on") or os.environ.get("INSTAR_SITE")
+    if folder:
+        # Whoever names a folder here means it, whatever else is set.
+        os.environ.update(caches.environment(str(Path(folder).expanduser().absolute()), given={}))
+    elif name:
+        from instar import site
+
+        folder = os.path.expandvars(site.load(name).caches or "")
+        if "$" in folder:
+            raise ConfigError(
+                f"site {name}: caches is {folder!r}, which this shell does not know. Write caches=FOLDER."
+            )
+        os.environ.update(caches.environment(folder) if folder else {})
 
 
 def _one(thing: str, changes: list[str], words: Words) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from instar.doctor import disks, gpus, machine, network, ranks, scheduler, versions
-from instar.preflight import Finding
+from instar.job import Finding
 
 T = TypeVar("T")
 Probe = Callable[[], list[Finding]]

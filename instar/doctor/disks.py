@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instar import caches, preflight
 from instar.formats import one_line, rate, size
-from instar.preflight import Finding
+from instar.job import Finding
 
 _SAMPLE = 16 << 20  # bytes
 _FILES = 200

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 
 from instar import outside
-from instar.preflight import Finding
+from instar.job import Finding
 
 _SECONDS = 4.0
 _CUDA = re.compile(r"CUDA Version:\s*([0-9.]+)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from instar.engine.loading import cores
 from instar.formats import size
-from instar.preflight import Finding
+from instar.job import Finding
 
 _GIB = 1 << 30
 _PLACE = "/dev/shm"  # noqa: S108 - the place itself is looked at

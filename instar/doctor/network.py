@@ -5,7 +5,7 @@ import time
 import urllib.error
 import urllib.request
 
-from instar.preflight import Finding
+from instar.job import Finding
 
 _SECONDS = 5.0
 

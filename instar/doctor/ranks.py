@@ -15,7 +15,7 @@ from typing import Any
 
 from instar import outside
 from instar.doctor import gpus
-from instar.preflight import Finding
+from instar.job import Finding
 
 _MARK = "instar-doctor "
 

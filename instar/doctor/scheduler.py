@@ -4,7 +4,7 @@ import os
 import shutil
 
 from instar import outside
-from instar.preflight import Finding
+from instar.job import Finding
 
 _SECONDS = 4.0
 _PATIENCE = 1.0  # a submission is to take half a second beside the scheduler's own time

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import instar
-from instar.preflight import Finding
+from instar.job import Finding
 
 _OLDEST = (3, 11)
 _PART = re.compile(r"(>=|<=|==|!=|<|>)\s*([0-9][0-9.]*)")
