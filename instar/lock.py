@@ -193,7 +193,8 @@ def verify(lock: Lock, *, name: str) -> list[str]:
 
 def differs(path: Path, expected: str, found: str, *, by: str) -> str:
     """The sentence for a file whose bytes are not those that were expected."""
-    return f"{path}: expected sha256 {expected} ({by}), found {found}. Remove that file and fetch it again."
+    # On the hub's side of a cache the name is a link, and removing only that would bring the same bytes back.
+    return f"{path}: expected sha256 {expected} ({by}), found {found}. Remove {path.resolve()} and fetch it again."
 
 
 def command(source: str, changes: Sequence[str], environment: dict[str, str]) -> str:

@@ -213,10 +213,11 @@ def test_check_reads_every_byte_and_names_expected_and_found(recipe, locked, ten
     told = capsys.readouterr().err
     assert str(path) in told
     assert f"expected sha256 {hashlib.sha256(tensors).hexdigest()}" in told
-    assert f"found {hashlib.sha256(flipped).hexdigest()}" in told
-    path.unlink()
+    assert f"found {hashlib.sha256(flipped).hexdigest()}. Remove {path.resolve()} and fetch it again." in told
+    path.resolve().unlink()
     assert cli.main(["fetch", str(recipe), "--check"]) == 65
     assert f"{REPOSITORY} (model.safetensors) is not in" in capsys.readouterr().err
+    assert cli.main(["fetch", str(recipe)]) == cli.main(["fetch", str(recipe), "--check"]) == 0
 
 
 def test_a_lock_that_is_none_is_named_with_its_line(recipe, locked, capsys):
