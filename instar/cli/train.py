@@ -114,14 +114,15 @@ def _weights_are_here(words: Words, experiment: "Experiment", start: "Start") ->
     from instar import lock
 
     try:
-        lock.check(experiment, lock.beside(_source(words, experiment)), command=_fetching(words, experiment))
+        lock.check(experiment, lock.beside(source(words, experiment)), command=_fetching(words, experiment))
     except WeightsError:
         # What was saved needs no other weights.
         if not experiments.locate(experiment, start.run, runs=start.runs).is_saved():
             raise
 
 
-def _source(words: Words, experiment: "Experiment") -> Path:
+def source(words: Words, experiment: "Experiment") -> Path:
+    """The recipe or folder that a command is about, beside which its lock stands."""
     return Path(words.things[0] if words.things else experiment.data.root)
 
 
@@ -159,7 +160,7 @@ def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "S
         on_change=start.on_change,
         accept=start.accept,
         dry="dry" in words,
-        lock=lock.beside(_source(words, experiment)),
+        lock=lock.beside(source(words, experiment)),
         fetch=_fetching(words, experiment),
     )
     try:
