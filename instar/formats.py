@@ -49,6 +49,15 @@ def rate(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
+def size(number: float) -> str:
+    """A number of bytes as disks and downloads are sold: `46.8 MB`, `1.2 TB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 999.5 or unit == "TB":
+            break
+        number /= 1000
+    return f"{number:.0f} {unit}" if unit == "B" or number >= 99.95 else f"{number:.1f} {unit}"
+
+
 def clock(seconds: float) -> str:
     """A length of time: `0:28`, `12:05`, `1:02:03`."""
     if not math.isfinite(seconds) or seconds < 0:

@@ -2,6 +2,7 @@
 
     experiment.yaml   what was asked for, exactly as validated
     plan.json         what followed from it
+    experiment.lock.yaml  which weights it starts from, where its recipe has a lock
     manifest.parquet  one row a sample, with the split
     provenance.json   versions, git state, machine, command of every start
     lease.json        who writes here now
@@ -53,6 +54,10 @@ class Run:
         return self.path / "manifest.parquet"
 
     @property
+    def lock_file(self) -> Path:
+        return self.path / "experiment.lock.yaml"
+
+    @property
     def provenance_file(self) -> Path:
         return self.path / "provenance.json"
 
@@ -89,6 +94,10 @@ class Run:
     def exists(self) -> bool:
         """Whether there is a run in this folder, if only one that waits in a queue."""
         return self.experiment_file.exists() or self.events_file.exists()
+
+    def is_saved(self) -> bool:
+        """Whether a checkpoint was ever saved here, so that nothing else is needed to go on."""
+        return any(self.checkpoints.glob("samples-*"))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every measured point, oldest first."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from instar import experiment as experiments
+from instar import lock as locks
 from instar import manifest as manifests
 from instar import plan as plans
 from instar import plugins
@@ -58,6 +59,8 @@ class Options:
     run_name    a name or path of the user's; by default it follows from the experiment
     on_change   stretch, tail or restart: what the learning rate does when the length of a training changes
     accept      go on although the data changed under the run
+    lock        the lock of the recipe, which the pretrained weights must agree with where it exists
+    fetch       the command that gets weights that are missing
     """
 
     run_name: str | None = None
@@ -65,6 +68,8 @@ class Options:
     on_change: str | None = None
     accept: bool = False
     dry: bool = False
+    lock: Path | None = None
+    fetch: str = "instar fetch RECIPE"
 
 
 def train(
@@ -141,6 +146,7 @@ def _prepare(
     before = plans.read(run.plan_file) if run.experiment_file.exists() else None
     if before is not None:
         _same_experiment(run, experiment, options)
+    used = [] if run.is_saved() else locks.used(experiment, options.lock, command=options.fetch)
     rows = manifest()
     if before is not None and rows.hash != before.manifest_hash:
         _changed_data(run, rows, options)
@@ -149,10 +155,12 @@ def _prepare(
         same_recipe = _saved(run).train.epochs == experiment.train.epochs
         # Where only the data changed, and that was accepted, the schedule follows the new length of an epoch.
         _ask_about_length(run, experiment, before, plan, "stretch" if same_recipe else options.on_change)
-    notes = _note_start(run, before, plan)
+    notes = _note_start(run, before, plan, weights=used)
     manifests.write(rows, run.manifest_file)
     plans.write(plan, run.plan_file)
     write_atomically(run.experiment_file, dump(experiment))
+    if options.lock is not None and options.lock.exists():
+        write_atomically(run.lock_file, options.lock.read_bytes())
     return _Prepared(plan, rows, before, notes)
 
 
@@ -199,17 +207,19 @@ def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan
     run.log_event("rate_policy", rank=0, samples=standing["samples"], policy=policy, before=before.total_samples)
 
 
-def _note_start(run: Run, before: Plan | None, plan: Plan) -> list[str]:
+def _note_start(run: Run, before: Plan | None, plan: Plan, *, weights: list[dict[str, Any]]) -> list[str]:
     """Add this start to provenance.json; gives a sentence where it is on another machine or with other versions.
 
     Those leave the recipe alone, but may show in the last digits.
+
+    weights   what it starts from, file by file; nothing where it goes on from a checkpoint
     """
     try:
         known = json.loads(run.provenance_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = []
     starts, now = [start for start in known if isinstance(start, dict)], provenance()
-    write_atomically(run.provenance_file, json.dumps([*starts, now], indent=1) + "\n")
+    write_atomically(run.provenance_file, json.dumps([*starts, now | {"weights": weights}], indent=1) + "\n")
     if before is None:
         return []
     names = ("devices", "device", "precision")

@@ -189,6 +189,10 @@ HEAVY = ("torch", "numpy", "pyarrow", "timm", "torchvision", "sklearn", "matplot
 COMMANDS = (
     ["--help"],
     ["train", "--help"],
+    ["fetch", "--help"],
+    ["fetch", "RUNS"],
+    ["doctor", "--help"],
+    ["doctor", "--quick"],
     ["runs"],
     ["runs", "RUNS", "--json"],
     ["why", "flowers-tawny-owl", "runs=RUNS"],

@@ -53,3 +53,18 @@ def test_columns_line_up_whatever_is_in_them():
     lines = formats.table([("run", "val"), ("蝶", "9.0 %"), ("cafe\u0301", "91.0 %")], right=(1,))
     assert [formats.width(line) for line in lines] == [12, 12, 12]
     assert lines[1].endswith("   9.0 %")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (46_807_446, "46.8 MB"),
+        (999_960_000, "1.0 GB"),
+        (3.2e15, "3200 TB"),
+    ],
+)
+def test_sizes(number, text):
+    assert formats.size(number) == text

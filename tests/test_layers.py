@@ -8,11 +8,13 @@ PACKAGE = Path(__file__).parent.parent / "instar"
 # A room may import rooms of its own level or below. The file or folder directly under instar/ is the room.
 LEVELS = [
     {"errors", "__init__"},
-    {"plugins", "spans", "documents", "formats"},
+    {"plugins", "spans", "documents", "formats", "caches", "outside", "quota"},
     {"settings", "overrides", "validation", "composition"},
     # nouns
     {"run"},
+    {"weights"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks"},
+    {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},
     # shelves
@@ -22,19 +24,22 @@ LEVELS = [
     {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"},
     {"cli", "terminal", "curves", "__main__"},
 ]
-SHELVES, STAGES = LEVELS[6], LEVELS[8]
+SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
+STAGES = next(rooms for rooms in LEVELS if "train" in rooms)
 
 # A framework has one door. Everything else reaches it through that file.
 DOORS = {
     "hydra": {"composition.py"},
     "timm": {"models/timm.py", "models/_weights.py", "models/_parts.py", "optimizers/lamb.py", "optimizers/lars.py"},
     "matplotlib": {"report/figures.py"},
+    "huggingface_hub": {"fetch.py"},
     "lightning": set(),
     "ray": set(),
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
-         "augment", "formats", "experiment", "machine", "site", "job", "plan", "cli", "terminal", "curves", "__main__"} | SHELVES  # fmt: skip
+         "augment", "formats", "experiment", "machine", "site", "job", "plan", "caches", "weights", "lock",
+         "preflight", "outside", "quota", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "pyarrow", "sklearn", "matplotlib", "PIL", "hydra", "safetensors"}
 
 

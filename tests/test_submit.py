@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instar import cli, queue, submit
+from instar import cli, lock, queue, submit
 from instar import job as jobs
 from instar import site as sites
 from instar.cli import submit as words_of
@@ -148,6 +148,14 @@ def test_a_training_is_handed_over_with_all_that_it_was(queue_of, images, capsys
     assert not Path("pwned").exists()
     (run,) = [Run(folder.parent.parent)]
     assert run.events()[-1]["event"] == "queued" and run.status()["state"] == "queued"
+
+
+def test_the_lock_of_the_weights_goes_with_the_recipe(queue_of, images, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"data: {{root: {json.dumps(str(images))}}}\n")
+    (tmp_path / "r.lock.yaml").write_text("weights: []\n")
+    assert cli.main(["submit", "train", "r.yaml", "run=x", "--on", "generic-slurm", "cores=2"]) == 0
+    (kept,) = (tmp_path / "runs" / "x" / "jobs").glob("*/recipe.lock.yaml")
+    assert kept.read_text() == "weights: []\n" and lock.beside(kept.with_name("recipe.yaml")) == kept
 
 
 def test_a_chain_is_handed_over_whole(queue_of, images):

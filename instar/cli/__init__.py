@@ -19,7 +19,7 @@ from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 VERBS = (
     *("train", "evaluate", "report", "compare"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
-    *("site", "show", "schema", "demo"),
+    *("fetch", "doctor", "site", "show", "schema", "demo"),
 )
 COMMON_FLAGS = ("json", "quiet")
 CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from instar import terminal
+from instar import caches, terminal
 from instar.cli.words import Words, to_type
 from instar.errors import DONE, ConfigError
 from instar.formats import count, interval, one_line, score, table
@@ -30,6 +30,7 @@ def run(words: Words) -> int:
     from instar.machine import Machine
     from instar.validation import validate
 
+    caches.refuse_network()
     given = words.only("split", "checkpoint", "runs", *MACHINE)
     split, checkpoint = given.get("split", "test"), given.get("checkpoint", "best")
     _one_of("split", split, ("test", "val", "train"))

@@ -131,7 +131,10 @@ def _training(words: Words, things: list[str], changes: tuple[str, ...]) -> "Wor
     if machine.devices != "auto":
         raise ConfigError(f"devices={machine.devices}: in a job it follows from nodes= and gpus=, or tasks=")
     here = [word for word in fixed if word.partition("=")[0] in _OF_THE_START]
-    files = (("recipe.yaml", dump(experiment)),)
+    files = (
+        ("recipe.yaml", dump(experiment)),
+        *_lock(train.source(Words(tuple(things), (), frozenset(), ()), experiment)),
+    )
     folder = experiments.locate(experiment, start.run, runs=start.runs).path.absolute()
     if not varied:
         command = ("train", "@recipe.yaml", *here, f"run={folder}")
@@ -143,6 +146,15 @@ def _training(words: Words, things: list[str], changes: tuple[str, ...]) -> "Wor
     folder = folder if start.run else folder.with_name(f"{folder.name}-sweep")
     command = ("train", "@recipe.yaml", *here)
     return Work(folder.name, command, folder, folder / "jobs", elements, files)
+
+
+def _lock(recipe: Path) -> Iterator[tuple[str, str]]:
+    """The lock of the weights it starts from, which has to stand beside the job's copy of the recipe, too."""
+    from instar import lock
+
+    file = lock.beside(recipe)
+    if file.exists():
+        yield "recipe.lock.yaml", file.read_text(encoding="utf-8")
 
 
 _OF_THE_START = ("workers", "device", "timeout", "walltime", "on_change", "accept")

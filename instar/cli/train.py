@@ -27,10 +27,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from instar import formats, plugins, terminal
+from instar import caches, formats, plugins, terminal
 from instar.cli.words import Words, to_type
 from instar.engine import deadline
-from instar.errors import DONE, ConfigError
+from instar.errors import DONE, ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from instar.experiment import Experiment
@@ -53,7 +53,9 @@ T = TypeVar("T")
 def run(words: Words) -> int:
     # Until the handlers stand, a signal ends the process; importing torch takes seconds. They stand to its very end.
     deadline.install()
+    caches.refuse_network()
     experiment, machine, start = settings(words)
+    _weights_are_here(words, experiment, start)
     if "dry" not in words and (ranks := _ranks_to_start(machine)) > 1:
         from instar.engine.ranks import launch
 
@@ -77,7 +79,7 @@ def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:
         if top not in ours and top not in experiments.Experiment.model_fields and near and key not in SHORT:
             mistakes.append(f"command line: unknown key {top!r}: did you mean {near[0]!r}?")
         else:
-            changes[ours.get(top)].append(_long(change))
+            changes[ours.get(top)].append(long_name(change))
     if not words.things and not any(change.startswith("data.root=") for change in words.changes):
         mistakes.append("there is nothing to learn from: name a folder of images or a recipe. See: instar train --help")
         raise ConfigError(mistakes)
@@ -92,7 +94,7 @@ def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:
     return experiment, machine, start
 
 
-def _long(change: str) -> str:
+def long_name(change: str) -> str:
     """The full name of a setting so common that its last word will do."""
     key, equals, value = change.partition("=")
     return f"{SHORT.get(key, key)}{equals}{value}"
@@ -106,6 +108,35 @@ def _collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
         return None
 
 
+def _weights_are_here(words: Words, experiment: "Experiment", start: "Start") -> None:
+    """Raises WeightsError, before anything heavy is imported, where weights to start from are not on this machine."""
+    from instar import experiment as experiments
+    from instar import lock
+
+    try:
+        lock.check(experiment, lock.beside(source(words, experiment)), command=_fetching(words, experiment))
+    except WeightsError:
+        # What was saved needs no other weights.
+        if not experiments.locate(experiment, start.run, runs=start.runs).is_saved():
+            raise
+
+
+def source(words: Words, experiment: "Experiment") -> Path:
+    """The recipe or folder that a command is about, beside which its lock stands."""
+    return Path(words.things[0] if words.things else experiment.data.root)
+
+
+def _fetching(words: Words, experiment: "Experiment") -> str:
+    """The command that gets the weights this command needs; told in a job, with the folders of the job's caches."""
+    from instar import lock
+    from instar.machine import Machine, Start
+
+    elsewhere = {*Machine.model_fields, *Start.model_fields}
+    changes = [change for change in words.changes if change.partition("=")[0] not in elsewhere]
+    in_job = "SLURM_JOB_ID" in os.environ or "PBS_JOBID" in os.environ
+    return lock.command("".join(words.things), changes, caches.chosen() if in_job else {})
+
+
 def _ranks_to_start(machine: "Machine") -> int:
     """How many processes to start here; 1 where somebody else started this one among others."""
     from instar.engine.ranks import launch
@@ -117,7 +148,7 @@ def _ranks_to_start(machine: "Machine") -> int:
 
 
 def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "Start") -> int:
-    from instar import prepare
+    from instar import lock, prepare
     from instar import train as stage
 
     level = "silent" if "json" in words else "quiet" if "quiet" in words else "full"
@@ -129,6 +160,8 @@ def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "S
         on_change=start.on_change,
         accept=start.accept,
         dry="dry" in words,
+        lock=lock.beside(source(words, experiment)),
+        fetch=_fetching(words, experiment),
     )
     try:
         outcome = stage.train(

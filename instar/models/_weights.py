@@ -1,7 +1,5 @@
 """Weights from elsewhere: read without running anything, fitted by name and shape, and told what did not fit."""
 
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,28 +67,6 @@ def load(
 def unwrap(weights: Mapping[str, Tensor], own: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights under the network's own names: wrappers' prefixes are taken off where that makes a name known."""
     return {_own_name(name, own): value for name, value in weights.items()}
-
-
-def reach(address: str, *, what: str, keep: str) -> None:
-    """Raises WeightsError at once where `what` would have to be downloaded and its server does not answer.
-
-    keep   where the file is looked for on this machine
-    """
-    try:
-        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - an address of the library's
-        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-            pass
-    except urllib.error.HTTPError:
-        pass  # it answers; whether it has the file is for the library to say
-    except (OSError, ValueError) as error:
-        raise WeightsError(missing(what, keep, error)) from error
-
-
-def missing(what: str, keep: str, error: BaseException) -> str:
-    return (
-        f"model.pretrained: {what} is not in {keep} and cannot be downloaded ({error}). Pretrained weights need the "
-        f"network or a filled cache: train once where there is network, copy the file there, or set pretrained=false."
-    )
 
 
 def _own_name(name: str, own: Mapping[str, Any]) -> str:

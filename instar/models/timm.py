@@ -3,15 +3,18 @@
     model: {kind: timm, name: resnet18}
     model: {kind: timm, name: timm/maxvit_tiny_tf_224.in1k, pretrained: true, train_only: [head]}
 
-`pretrained: true` takes the weights the name's tag says (`.in1k`), from the cache of Hugging Face (HF_HOME) or the
-network. `instar show model timm` lists the settings; https://huggingface.co/docs/timm the names.
+`pretrained: true` takes the weights the name's tag says (`.in1k`), from the cache of Hugging Face (HF_HOME), where
+`instar fetch` puts them. `instar show model timm` lists the settings; https://huggingface.co/docs/timm the names.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from instar import weights
 from instar.errors import ConfigError, WeightsError
 from instar.models._settings import ModelSettings
 from instar.networks import Encoder
+from instar.weights import Download
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,44 +114,39 @@ def _create(name: str, settings: Settings, arguments: dict[str, Any], pretrained
     if pretrained is None:
         with _encoder.construction(settings):
             return timm.create_model(name, **arguments)
-    if not pretrained.has_weights:
-        raise ConfigError(f"model.pretrained: timm has no weights for {name!r}. Set pretrained=false, or another name.")
-    cached = _cached(pretrained)
-    overlay = {"file": cached} if cached else None
-    what = f"{pretrained.hf_hub_id or pretrained.url} (model.safetensors)"
+    file = _file(settings, pretrained)
+    overlay: dict[str, Any] = {"file": str(file)}
+    if pretrained.custom_load is True and file.suffix != ".npz":
+        overlay["custom_load"] = False  # timm's own copy on the hub; only the original in JAX's format needs more
     try:
         with _encoder.construction(settings):
             return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except (OSError, ImportError) as error:
-        from instar.models import _weights
-
-        raise WeightsError(_weights.missing(what, _cache(), error)) from error
+        raise WeightsError(f"model.pretrained: {file} cannot be read ({error}).") from error
 
 
-def _cached(declared: Any) -> str | None:
-    """The weights' file in the cache; raises WeightsError where it is not there and the network is not either.
+def downloads(settings: Settings, *, size: int) -> list[Download]:
+    """The files that `pretrained` stands for; raises ConfigError where timm has none for this name."""
+    return [_download(settings, _declared(settings.name.removeprefix("timm/")))]
 
-    The library would ask the network first even for a file it has, and try for most of a minute.
-    """
-    import huggingface_hub
 
-    from instar.models import _weights
-
+def _download(settings: Settings, declared: Any) -> Download:
+    if not declared.has_weights:
+        raise ConfigError(
+            f"model.pretrained: timm has no weights for {settings.name!r}. Set pretrained=false, or another name."
+        )
     if not declared.hf_hub_id:
-        return None
-    for file in [declared.hf_hub_filename] if declared.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]:
-        path = huggingface_hub.try_to_load_from_cache(declared.hf_hub_id, file)
-        if isinstance(path, str):
-            return path
-    if not huggingface_hub.constants.HF_HUB_OFFLINE:
-        _weights.reach(huggingface_hub.constants.ENDPOINT, what=f"{declared.hf_hub_id} ({file})", keep=_cache())
-    return None
+        return weights.at(declared.url)
+    repository, _, revision = declared.hf_hub_id.partition("@")
+    named = [declared.hf_hub_filename] if declared.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    return weights.on_hub(repository, *named, revision=revision or "main")
 
 
-def _cache() -> str:
-    import huggingface_hub
-
-    return huggingface_hub.constants.HF_HUB_CACHE
+def _file(settings: Settings, declared: Any) -> Path:
+    """The weights' file in the cache; raises WeightsError where it is not there, for the network is not asked."""
+    return weights.found(
+        _download(settings, declared), command=f"instar fetch timm/{settings.name.removeprefix('timm/')}"
+    )
 
 
 def _heads(network: "nn.Module") -> list[str]:

@@ -11,9 +11,11 @@ import inspect
 import typing
 from typing import TYPE_CHECKING, Any, Literal
 
+from instar import weights
 from instar.errors import ConfigError, WeightsError
 from instar.models._settings import ModelSettings
 from instar.networks import Encoder
+from instar.weights import Download
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +57,9 @@ def build(settings: Settings, *, channels: int, classes: int | None, size: int, 
     head = _parts.classifier(network)
     if settings.dropout is not None:
         _parts.drop_before(network, head, settings.dropout)
-    unmatched = _load_pretrained(network, chosen, head=head, size=size) if load and settings.pretrained else []
+    unmatched = (
+        _load_pretrained(network, chosen, settings, head=head, size=size) if load and settings.pretrained else []
+    )
     if classes is None:
         _parts.replace(network, head, nn.Identity())
     statistics = chosen.transforms()
@@ -131,30 +135,30 @@ def _choose_weights(settings: Settings, *, size: int) -> Any:
     return min(default_first, key=lambda weights: abs(weights.transforms().crop_size[0] - size))
 
 
-def _load_pretrained(network: "nn.Module", chosen: Any, *, head: str, size: int) -> list[str]:
+def _load_pretrained(network: "nn.Module", chosen: Any, settings: Settings, *, head: str, size: int) -> list[str]:
     """Load all but the classifier."""
     from instar.models import _weights
 
-    tensors = _resized(network, _downloaded(chosen), size=size)
+    tensors = _resized(network, _downloaded(chosen, settings), size=size)
     unmatched = _weights.load(network, tensors, source=f"model.pretrained: {chosen}", heads=[head], keep_head=False)
     return [f"{head}: new, for your classes", *unmatched]
 
 
-def _downloaded(chosen: Any) -> "dict[str, Tensor]":
-    from pathlib import Path
+def downloads(settings: Settings, *, size: int) -> list[Download]:
+    """The files that `pretrained` stands for, for images of `size` pixels."""
+    _check_name(settings.name)
+    return [weights.at(_choose_weights(settings, size=size).url)]
 
-    import torch
 
-    from instar.models import _weights
-
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    file = chosen.url.rsplit("/", 1)[-1]
-    if not (cache / file).is_file():
-        _weights.reach(chosen.url, what=file, keep=str(cache))
+def _downloaded(chosen: Any, settings: Settings) -> "dict[str, Tensor]":
+    """The weights in the cache; raises WeightsError where they are not there, for the network is not asked."""
+    file = weights.found(weights.at(chosen.url), command=f"instar fetch torchvision/{settings.name}")
     try:
         return chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # no network, or a download that is not what it should be
-        raise WeightsError(_weights.missing(file, str(cache), error)) from error
+    except (OSError, RuntimeError, ValueError) as error:  # half a file
+        raise WeightsError(
+            f"model.pretrained: {file} cannot be read ({error}). Remove it and fetch it again."
+        ) from error
 
 
 def _resized(network: "nn.Module", tensors: "dict[str, Tensor]", *, size: int) -> "dict[str, Tensor]":

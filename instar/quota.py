@@ -1,0 +1,106 @@
+"""Quota: how much of what one may write is left, as `lfs quota` and `quota` tell it. Standard library only."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from instar import outside
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtTpPeE]?)i?[bB]?\*?$")
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What is used and allowed on one file system, in bytes and files; None where it is unlimited or unknown."""
+
+    filesystem: str
+    bytes_used: int
+    bytes_limit: int | None
+    files_used: int
+    files_limit: int | None
+
+    @property
+    def bytes_left(self) -> int | None:
+        return None if self.bytes_limit is None else max(0, self.bytes_limit - self.bytes_used)
+
+    @property
+    def files_left(self) -> int | None:
+        return None if self.files_limit is None else max(0, self.files_limit - self.files_used)
+
+
+def of(folder: Path, *, seconds: float = 3.0) -> Quota | None:
+    """The quota that holds where a folder is; None where nobody here can say.
+
+    Lustre is asked about the folder itself. `quota` lists file systems; of those the one that the folder lies under.
+    """
+    place = next((one for one in (folder.absolute(), *folder.absolute().parents) if one.exists()), Path("/"))
+    if shutil.which("lfs"):
+        told = outside.ask(["lfs", "quota", "-h", "-u", str(os.getuid()), str(place)], seconds=seconds)
+        rows = list(parse(told.out)) if told.good else []
+        if rows:
+            return rows[0]
+    if shutil.which("quota"):
+        told = outside.ask(["quota", "-w", "-s", "-p"], seconds=seconds)
+        # Its exit code is 1 where a limit is exceeded, and then its answer matters most.
+        return _fitting(list(parse(told.out)), place)
+    return None
+
+
+def parse(text: str) -> Iterator[Quota]:
+    """The lines of `quota` and `lfs quota` that have numbers; anything else is passed over.
+
+    Both write: file system, used, soft limit, hard limit, grace, files, soft limit, hard limit, grace. A long name of a
+    file system stands on a line of its own. The soft limit counts where there is one: beyond it time runs out.
+    """
+    name = ""
+    for line in text.splitlines():
+        words = [word.strip("[]") for word in line.split()]  # Lustre brackets what it is not certain of
+        if len(words) == 1 and (words[0].startswith("/") or ":" in words[0]):
+            name = words[0]
+            continue
+        if words and not _SIZE.match(words[0]):
+            name, words = words[0], words[1:]
+        # Between the two halves stands the grace; without one a dash, a 0, or in plain `quota` nothing at all.
+        blocks, rest = words[:3], words[3:]
+        files = rest[1:4] if len(rest) > 4 or (rest and not _SIZE.match(rest[0])) else rest[:3]
+        if len(files) == 3 and all(_SIZE.match(word) for word in (*blocks, *files)):
+            used, limit = _halves(blocks, plain=1024, step=1024)
+            files_used, files_limit = _halves(files, plain=1, step=1000)
+            yield Quota(name, used, limit, files_used, files_limit)
+        name = "" if words else name
+
+
+def _fitting(rows: list[Quota], place: Path) -> Quota | None:
+    """The row whose mount point the folder lies under, the longest; with one row and no mount points, that one."""
+    device = _device_of(place)
+    named = [row for row in rows if row.filesystem and row.filesystem == device]
+    return named[0] if named else None
+
+
+def _device_of(place: Path) -> str:
+    """What is mounted where a folder lies, as /proc/mounts names it."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return ""
+    resolved = str(place.resolve())
+    above = [(point, device) for device, point, *_ in mounts if f"{resolved}/".startswith(f"{point.rstrip('/')}/")]
+    return max(above, default=("", ""), key=lambda pair: len(pair[0]))[1]
+
+
+def _halves(words: list[str], *, plain: int, step: int) -> tuple[int, int | None]:
+    """What is used, and the soft limit or else the hard one; 0 is none."""
+    used, soft, hard = (_number(word, plain, step) for word in words)
+    return used, soft or hard or None
+
+
+def _number(word: str, plain: int, step: int) -> int:
+    """A number in bytes or files: a plain one counts `plain` each, a letter stands for powers of `step`."""
+    found = _SIZE.match(word)
+    assert found, word
+    power = _UNITS[found[2].lower()]
+    return int(float(found[1]) * (step**power if power else plain))
