@@ -7,7 +7,6 @@ No Python stays behind on the login node: the script is all there is. `queue` as
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -19,10 +18,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from instar import experiment as experiments
 from instar import job as jobs
-from instar import plugins
+from instar import plugins, preflight
 from instar.clusters import _call as calls
+from instar.clusters import _check
 from instar.clusters import _script as scripts
+from instar.documents import parse
 from instar.errors import ConfigError, RunError
 from instar.job import Finding, Job, Submitted
 from instar.run import Run, write_atomically
@@ -143,21 +145,22 @@ def price(job: Job, site: Site) -> dict[str, float]:
 # --- what speaks against it ------------------------------------------------------------------------------------------
 
 
-def findings(work: Work, job: Job, site: Site) -> list[Finding]:
-    """What can be known before anything is queued, and what is in order, so that one sees what was looked at."""
-    found = [_folder_is_writable(job.folder)]
-    return [*found, *_site_is_filled_in(site)]
+def findings(work: Work, job: Job, site: Site, *, recipe: Path | None = None) -> list[Finding]:
+    """What can be known before anything is queued, and what is in order, so that one sees what was looked at.
+
+    recipe   what a training was said to learn from, beside which the lock of its weights stands
+    """
+    found = [*_check.check(site), *_secrets(site), *preflight.folder(job.folder)]
+    if work.run is not None and not work.elements:
+        found += preflight.saves(Run(work.run), job.lead)
+    text = dict(work.files).get("recipe.yaml")
+    if text is not None and recipe is not None:
+        wanted = experiments.load(parse(text, name="recipe.yaml"))
+        found += preflight.experiment(wanted, recipe, fetch=f"instar fetch {recipe}")
+    return found
 
 
-def _folder_is_writable(folder: Path) -> Finding:
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if os.access(there, os.W_OK | os.X_OK):
-        free = shutil.disk_usage(there).free
-        return Finding("ok", "folder", f"{there} can be written, {free / 2**30:.0f} GiB free")
-    return Finding("error", "folder", f"{there} cannot be written", "Choose another one with runs=FOLDER")
-
-
-def _site_is_filled_in(site: Site) -> list[Finding]:
+def _secrets(site: Site) -> list[Finding]:
     """Secrets do not belong into a file of a site, from where they would get into every script."""
     return [
         Finding(

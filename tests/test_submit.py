@@ -207,7 +207,7 @@ def test_without_a_scheduler_the_mistake_is_named(tmp_path, images, monkeypatch,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
     assert submitted("run=one", images=images) == 65
-    assert "sbatch is not on the PATH" in capsys.readouterr().err
+    assert "sbatch: is not on the PATH" in capsys.readouterr().err
 
 
 # --- afterwards ---

@@ -43,4 +43,6 @@ def run(words: Words) -> int:
     # The site as it was asked for then, so that a file that changed since does not change the job.
     settings = sites.load(wished, of_site) if wished else validate(sites.Site, before["settings"], list(of_site))
     request = validate(Request, before["request"], list(asked))
-    return submitting.hand_over(words, work, settings, name=wished or before["site"], request=request)
+    return submitting.hand_over(
+        words, work, settings, name=wished or before["site"], request=request, recipe=last.folder / "recipe.yaml"
+    )

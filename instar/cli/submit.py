@@ -42,6 +42,7 @@ THINGS = (1, 99)
 AT_THE_KEYBOARD = ("submit", "stop", "resume", "watch", "logs", "runs", "why", "show", "schema", "site", "fetch")
 OF_THE_SITE = ("account", "partition", "qos", "memory", "constraint", "longest", "again", "lead", "mail")
 _MOST_ELEMENTS = 100_000
+_MARKS = {"ok": "ok", "warning": "look", "error": "wrong"}
 
 
 def run(words: Words) -> int:
@@ -59,18 +60,24 @@ def run(words: Words) -> int:
     work = _kept(mistakes, lambda: work_of(words, rest))
     if mistakes or site is None or request is None or work is None:
         raise ConfigError(mistakes)
-    return hand_over(words, work, site, name=name, request=request)
+    recipe = Path(words.things[1]) if len(words.things) > 1 else None
+    return hand_over(words, work, site, name=name, request=request, recipe=recipe)
 
 
-def hand_over(words: Words, work: "Work", site: "Site", *, name: str, request: "Request") -> int:
-    """Check, price and submit, or only say what would be."""
+def hand_over(
+    words: Words, work: "Work", site: "Site", *, name: str, request: "Request", recipe: Path | None = None
+) -> int:
+    """Check, price and submit, or only say what would be.
+
+    recipe   where the lock of a training's weights stands beside
+    """
     from instar import submit
 
     folder = submit.new_folder(work)
     # A part of a node, or a node without GPUs, is asked for in another way.
     site = site.suited(site.gpus.per_node if request.gpus is None else request.gpus)
     job = submit.job_for(work, site, request, folder=folder)
-    findings = submit.findings(work, job, site)
+    findings = submit.findings(work, job, site, recipe=recipe)
     wrong = [finding for finding in findings if finding.level == "error"]
     if "dry" in words:
         trial = submit.tried_in_passing(job, site)
@@ -85,7 +92,8 @@ def hand_over(words: Words, work: "Work", site: "Site", *, name: str, request: "
     if "json" in words:
         terminal.say(json.dumps({"ids": submitted.ids, "folder": str(folder), "run": work.run and str(work.run)}))
     elif "quiet" not in words:
-        terminal.say("\n".join([*told(work, job, site, name=name, findings=findings), *_after(work, submitted.ids)]))
+        notable = [finding for finding in findings if finding.level != "ok"]
+        terminal.say("\n".join([*told(work, job, site, name=name, findings=notable), *_after(work, submitted.ids)]))
     return DONE
 
 
@@ -261,7 +269,7 @@ def told(
         lines.append(f"start    {time.strftime('%a %d %b %H:%M', time.localtime(trial.earliest))} at the earliest")
     if trial is not None and trial.refusal:
         lines.append(f"refused  {trial.refusal}")
-    return [*lines, *(f"{finding.level:<8} {finding.text}" for finding in findings)]
+    return [*lines, *(f"{_MARKS[finding.level]:<9}{finding.text}" for finding in findings)]
 
 
 def _show_dry(words: Words, work: "Work", job: "Job", site: "Site", *, name: str, findings: Any, trial: Any) -> None:

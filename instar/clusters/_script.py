@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from instar import __version__
+from instar.caches import environment
 from instar.clusters._text import filled_in, words, wrapped
 from instar.job import Job
 
@@ -68,7 +69,17 @@ def _run(job: Job) -> list[str]:
 
 def _set_up(job: Job, site: "Site") -> list[str]:
     lines = [*site.setup, *(f"export {name}={filled_in(value)}" for name, value in site.environment.items())]
+    lines += _caches(site)
     return [_title("set-up of the site"), *lines, ""] if lines else []
+
+
+def _caches(site: "Site") -> list[str]:
+    """Where libraries keep what they download and compile, unless the user or the set-up has said so."""
+    if site.caches is None:
+        return []
+    local = f"{site.local}/instar-caches-$USER" if site.local else None
+    values = environment(site.caches, local, given=site.environment)
+    return [f'[ -n "${{{name}:-}}" ] || export {name}={filled_in(value)}' for name, value in values.items()]
 
 
 def _command(job: Job, site: "Site", cluster: ModuleType) -> list[str]:

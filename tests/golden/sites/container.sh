@@ -23,6 +23,16 @@ carry_on() { exit 75; }                         # the next job of the chain wait
 run='/work/a, b/runs/1'
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
+# --- set-up of the site ----------------------------------------------------------------------------------------------
+[ -n "${HF_HOME:-}" ] || export HF_HOME="$WORK/$USER/caches/huggingface"
+[ -n "${TORCH_HOME:-}" ] || export TORCH_HOME="$WORK/$USER/caches/torch"
+[ -n "${MPLCONFIGDIR:-}" ] || export MPLCONFIGDIR="$WORK/$USER/caches/matplotlib"
+[ -n "${XDG_CACHE_HOME:-}" ] || export XDG_CACHE_HOME="$WORK/$USER/caches"
+[ -n "${TRITON_CACHE_DIR:-}" ] || export TRITON_CACHE_DIR="$WORK/$USER/caches/compiled/triton"
+[ -n "${TORCHINDUCTOR_CACHE_DIR:-}" ] || export TORCHINDUCTOR_CACHE_DIR="$WORK/$USER/caches/compiled/inductor"
+[ -n "${MIOPEN_USER_DB_PATH:-}" ] || export MIOPEN_USER_DB_PATH="$WORK/$USER/caches/compiled/miopen"
+[ -n "${MIOPEN_CUSTOM_CACHE_DIR:-}" ] || export MIOPEN_CUSTOM_CACHE_DIR="$WORK/$USER/caches/compiled/miopen"
+
 # --- the command -----------------------------------------------------------------------------------------------------
 cd '/work/a, b' || exit 66
 command_in_step() {

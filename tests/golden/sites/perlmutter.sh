@@ -37,6 +37,16 @@ carry_on() {
 run=/work/flowers/runs/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
+# --- set-up of the site ----------------------------------------------------------------------------------------------
+[ -n "${HF_HOME:-}" ] || export HF_HOME="$SCRATCH/caches/huggingface"
+[ -n "${TORCH_HOME:-}" ] || export TORCH_HOME="$SCRATCH/caches/torch"
+[ -n "${MPLCONFIGDIR:-}" ] || export MPLCONFIGDIR="$SCRATCH/caches/matplotlib"
+[ -n "${XDG_CACHE_HOME:-}" ] || export XDG_CACHE_HOME="$SCRATCH/caches"
+[ -n "${TRITON_CACHE_DIR:-}" ] || export TRITON_CACHE_DIR="$SCRATCH/caches/compiled/triton"
+[ -n "${TORCHINDUCTOR_CACHE_DIR:-}" ] || export TORCHINDUCTOR_CACHE_DIR="$SCRATCH/caches/compiled/inductor"
+[ -n "${MIOPEN_USER_DB_PATH:-}" ] || export MIOPEN_USER_DB_PATH="$SCRATCH/caches/compiled/miopen"
+[ -n "${MIOPEN_CUSTOM_CACHE_DIR:-}" ] || export MIOPEN_CUSTOM_CACHE_DIR="$SCRATCH/caches/compiled/miopen"
+
 # --- the command -----------------------------------------------------------------------------------------------------
 cd /work/flowers || exit 66
 command_in_step() {
