@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from instar import caches, lock, plugins, preflight
 from instar import experiment as experiments
 from instar import job as jobs
-from instar import plugins, preflight
 from instar.clusters import _call as calls
 from instar.clusters import _check
 from instar.clusters import _script as scripts
@@ -156,8 +156,16 @@ def findings(work: Work, job: Job, site: Site, *, recipe: Path | None = None) ->
     text = dict(work.files).get("recipe.yaml")
     if text is not None and recipe is not None:
         wanted = experiments.load(parse(text, name="recipe.yaml"))
-        found += preflight.experiment(wanted, recipe, fetch=f"instar fetch {recipe}")
+        found += preflight.experiment(wanted, recipe, fetch=_fetching(recipe, site))
     return found
+
+
+def _fetching(recipe: Path, site: Site) -> str:
+    """The command that gets weights to where the job will look for them; from here on this process looks there too."""
+    if site.caches is not None:
+        places = caches.environment(site.caches)
+        os.environ.update({name: os.path.expandvars(value) for name, value in places.items()})
+    return lock.command(str(recipe), [], caches.chosen() if site.caches is not None else {})
 
 
 def _secrets(site: Site) -> list[Finding]:
