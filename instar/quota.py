@@ -75,10 +75,9 @@ def parse(text: str) -> Iterator[Quota]:
 
 
 def _fitting(rows: list[Quota], place: Path) -> Quota | None:
-    """The row whose mount point the folder lies under, the longest; with one row and no mount points, that one."""
+    """The row of the file system that the folder lies on; None where none of them is."""
     device = _device_of(place)
-    named = [row for row in rows if row.filesystem and row.filesystem == device]
-    return named[0] if named else None
+    return next((row for row in rows if row.filesystem and row.filesystem == device), None)
 
 
 def _device_of(place: Path) -> str:

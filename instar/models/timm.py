@@ -115,9 +115,8 @@ def _create(name: str, settings: Settings, arguments: dict[str, Any], pretrained
         with _encoder.construction(settings):
             return timm.create_model(name, **arguments)
     file = _file(settings, pretrained)
-    overlay: dict[str, Any] = {"file": str(file)}
-    if pretrained.custom_load is True and file.suffix != ".npz":
-        overlay["custom_load"] = False  # timm's own copy on the hub; only the original in JAX's format needs more
+    # Only originals in JAX's format are read by the network's own function; timm's copies on the hub are plain tensors.
+    overlay = {"file": str(file), "custom_load": bool(pretrained.custom_load) and file.suffix == ".npz"}
     try:
         with _encoder.construction(settings):
             return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)

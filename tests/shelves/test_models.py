@@ -377,7 +377,7 @@ def test_pretrained_weights_of_timm_come_from_the_cache(channels, offline):
 
 
 def test_a_copy_on_the_hub_of_weights_in_another_format_is_read_as_what_it_is(offline):
-    """timm would hand it to the reader of the original, a NumPy archive."""
+    """Not by the reader of the original, a NumPy archive, which timm declares for this name."""
     name = "vit_tiny_patch16_224.augreg_in21k"
     declared = timm.get_pretrained_cfg(name)
     assert declared.custom_load is True
