@@ -90,14 +90,14 @@ def _head(status: dict[str, Any], metrics: Sequence[dict[str, Any]], now: float)
     speed = next((point["images_per_second"] for point in reversed(metrics) if point.get("images_per_second")), None)
     best = status["best"]
     parts = [
-        f"{percent(status['share'])} done, epoch {epoch(status['epoch'])}",
         f"{rate(speed)} img/s" if speed else "",
         f"{clock(status['seconds_left'])} left" if status["seconds_left"] and status["state"] in _MOVING else "",
         f"best {score(best['metric'], best['value'])} at epoch {epoch(best['epoch'])}" if best else "",
     ]
     return [
         f"{one_line(status['name'])}   {status['state']}{job}, moved {ago(now - status['changed'])}",
-        f"{terminal.bar(status['share'], 24)}  {'   '.join(part for part in parts if part)}",
+        f"{terminal.bar(status['share'], 40)}  {percent(status['share'])} done, epoch {epoch(status['epoch'])}",
+        "   ".join(part for part in parts if part),
     ]
 
 
@@ -127,10 +127,11 @@ def _timeline(events: Sequence[dict[str, Any]], columns: int, now: float) -> lis
     saves = sum(event.get("event") == "saved" for event in events)
     jobs = sum(event.get("event") == "job_started" for event in events)
     told = f"{count(jobs)} jobs, " if jobs else ""
-    return ["", f"{clock(now - begin):>8} {''.join(line)}", f"         {told}{count(saves)} saves   " + _LEGEND, ""]
+    legend = f"         {_LEGEND}   {told}{count(saves)} saves"
+    return ["", f"{clock(now - begin):>8} {''.join(line)}", legend, ""]
 
 
-_LEGEND = "q queued  j job  > training  s stopped  x failed  * finished"
+_LEGEND = "q queued  j job  > trains  s stops  x fails  * ends"
 
 
 def _event(event: dict[str, Any], now: float) -> str:
