@@ -11,10 +11,12 @@ def test_means_of_rows_are_those_of_means_to_the_last_bit():
     for position, length in enumerate([7, 7, 5, 7, 1]):
         loss = torch.rand((), generator=draws, dtype=torch.float64)
         right_B = torch.rand(length, generator=draws) < 0.4
-        means.add({"total": loss, "accuracy": right_B.float().mean()}, length, position=position)
-        rows.add({"total": loss, "accuracy": right_B}, length, position=position)
+        score_B = torch.rand(length, generator=draws, dtype=torch.float64)
+        of_means = {"total": loss, "accuracy": right_B.float().mean(), "score": score_B.mean()}
+        means.add(of_means, length, position=position)
+        rows.add({"total": loss, "accuracy": right_B, "score": score_B}, length, position=position)
     assert means.with_rows() == rows.with_rows()
-    assert means.with_rows()[2] == 27
+    assert means.with_rows()[3] == 27
 
 
 def test_the_first_step_that_was_not_finite_is_found():

@@ -107,12 +107,13 @@ class Totals:
 def _means(waiting: list[Tensor]) -> list[Tensor]:
     """The scalars as they are, and the mean of each that has one number a row; rows of one length are taken at once."""
     means = list(waiting)
-    by_rows: dict[int, list[int]] = {}
+    alike: dict[tuple[int, torch.dtype], list[int]] = {}
     for index, value in enumerate(waiting):
         if value.ndim:
-            by_rows.setdefault(len(value), []).append(index)
-    for indices in by_rows.values():
-        found = torch.stack([waiting[index] for index in indices]).mean(1, dtype=torch.float32)
+            alike.setdefault((len(value), value.dtype), []).append(index)
+    for (_, dtype), indices in alike.items():
+        rows = torch.stack([waiting[index] for index in indices])
+        found = rows.mean(1, dtype=dtype if dtype.is_floating_point else torch.float32)
         for index, mean in zip(indices, found.unbind(), strict=True):
             means[index] = mean
     return means

@@ -97,14 +97,14 @@ class Ranks:
         """What each rank wrote to standard error."""
         return [(self._folder / f"stderr.{rank}").read_text() for rank in range(len(self._processes))]
 
-    def wait_for(self, name: str, seconds: float = 30.0) -> None:
+    def wait_for(self, name: str, seconds: float = 120.0) -> None:
         """Wait until every rank has made the file `name.RANK` in the run folder."""
         end = time.monotonic() + seconds
         while not all((self._folder / f"{name}.{rank}").exists() for rank in range(len(self._processes))):
             assert time.monotonic() < end, f"not every rank got to {name!r} within {seconds} s"
             time.sleep(0.01)
 
-    def wait(self, seconds: float = 40.0) -> list[Outcome]:
+    def wait(self, seconds: float = 120.0) -> list[Outcome]:
         """The outcomes of all ranks; fails the test where one is still there after `seconds`."""
         end = time.monotonic() + seconds
         outcomes = []
@@ -139,7 +139,7 @@ def _rank(environ: dict[str, str], folder: Path, function: Any, arguments: Any, 
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     try:
-        world = worlds.join(worlds.find(os.environ), folder=folder, timeout=20)
+        world = worlds.join(worlds.find(os.environ), folder=folder, timeout=100)
         pipe.send(Outcome(0, function(world, *arguments)))
     except BaseException as error:
         pipe.send(Outcome(None, None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))

@@ -1,5 +1,6 @@
 """A whole training with divided parameters: the numbers of one process, and its own bits after every interruption."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ FAULTS = ("step.end:5:term", "loop.evaluate:1:term", "step.end:4:usr1")
 SHORT = {"train__epochs": 1, "train__log": 1, "model__dropout": 0.0}
 
 
-def divided(world: World, folder: str, run: str, faults_: tuple[str, ...], settings: dict[str, Any]) -> Run:
-    """Train with divided parameters, stopped by each fault and resumed by the same command."""
+def divided(
+    world: World, folder: str, run: str, stops: tuple[str, ...], settings: dict[str, Any], last: str = ""
+) -> Run:
+    """Train with divided parameters, stopped by each fault and resumed by the same command; `last` does not stop it."""
 
     def join(*_: Any, **__: Any) -> World:  # these ranks have met already
         faults.arm(os.environ["INSTAR_FAULT"], world.rank)
@@ -35,10 +38,10 @@ def divided(world: World, folder: str, run: str, faults_: tuple[str, ...], setti
     stage.worlds.join = join
     parallels._BLOCK_PARAMETERS = 20  # so that the blocks of the small network are divided one by one
     root = Path(folder) / "images"
-    for fault in faults_:
+    for fault in stops:
         with pytest.raises(Again):
             training.train(Path(folder), run=run, root=root, fault=fault, train__parallel="fsdp", **settings)
-    return training.train(Path(folder), run=run, root=root, train__parallel="fsdp", **settings).run
+    return training.train(Path(folder), run=run, root=root, fault=last, train__parallel="fsdp", **settings).run
 
 
 def test_a_divided_training_has_the_numbers_of_one_process_and_loses_nothing(together, tmp_path: Path) -> None:
@@ -56,15 +59,26 @@ def _by_kind(world: World, folder: str, kinds: dict[str, dict[str, Any]]) -> dic
     return {kind: losses(divided(world, folder, kind, ("step.end:3:term",), kinds[kind])) for kind in kinds}
 
 
-def test_every_optimizer_and_precision_takes_divided_parameters(together, tmp_path: Path) -> None:
+QUICK = ("sgd", "bf16")
+THE_OTHERS = tuple(kind for kind in (*plugins.kinds("optimizers"), "fp16") if kind not in QUICK)
+
+
+@pytest.mark.parametrize("names", [QUICK, pytest.param(THE_OTHERS, marks=pytest.mark.scenario)], ids="-".join)
+def test_every_optimizer_and_precision_takes_divided_parameters(together, tmp_path: Path, names) -> None:
     root = folder_of_images(tmp_path / "images")
-    optimizers = plugins.kinds("optimizers")
-    kinds = {kind: {**SHORT, "optim": {"kind": kind, "lr": 0.01, "clip": 1.0}} for kind in optimizers}
-    kinds |= {precision: {**SHORT, "train__precision": precision} for precision in ("bf16", "fp16")}
+    kinds = {kind: {**SHORT, "optim": {"kind": kind, "lr": 0.01, "clip": 1.0}} for kind in names}
+    kinds |= {kind: {**SHORT, "train__precision": kind} for kind in names if kind in ("bf16", "fp16")}
     found, _ = together(2, _by_kind, str(tmp_path), kinds)
     for kind, settings in kinds.items():
         alone = training.train(tmp_path, run=f"{kind} alone", root=root, **settings).run
         assert found[kind] == pytest.approx(losses(alone), rel=1e-6), kind
+
+
+def test_a_divided_training_rolls_back_where_numbers_are_none(together, tmp_path: Path) -> None:
+    folder_of_images(tmp_path / "images")
+    run, _ = together(2, divided, str(tmp_path), "run", (), SHORT, "step.loss@1:5:nan")
+    assert [event["event"] for event in run.events()].count("rollback") == 2  # told by each rank
+    assert all(math.isfinite(line["loss"]) for line in run.metrics())
 
 
 def test_weights_that_cannot_be_divided_are_refused(tmp_path: Path) -> None:

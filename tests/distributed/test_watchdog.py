@@ -1,6 +1,7 @@
 """One rank dies, hangs or fails: the others are out within seconds, with its name, once."""
 
 import os
+import re
 import signal
 import time
 import timeit
@@ -11,11 +12,14 @@ import torch
 
 from instar.engine.ranks import marks, process
 from instar.engine.ranks.marks import Mark, Moving, Watched
-from instar.engine.ranks.watchdog import Watchdog, follows_from_another
+from instar.engine.ranks.watchdog import BEAT_SECONDS, Watchdog, follows_from_another
 from instar.engine.ranks.world import World
 from instar.errors import Again, DataError
 
 PATIENCE = 1.5
+# The others are out within ten seconds; three times that for a machine that others use too. How soon the fault itself is
+# found is read from what the watchdog says, by its own clock, which stands still where the machine does not let it run.
+SOON = 30.0
 
 
 def _events(event: str, **facts: object) -> None:
@@ -57,9 +61,9 @@ def _misbehave(what: str, watchdog: Watchdog) -> None:
         time.sleep(60)
 
 
-def outcome(ranks, seconds: float = 10.0) -> tuple[list[int | None], float]:
+def outcome(ranks) -> tuple[list[int | None], float]:
     begun = time.monotonic()
-    codes = [each.code for each in ranks.wait(seconds + 20)]
+    codes = [each.code for each in ranks.wait(2 * SOON)]
     return codes, time.monotonic() - begun
 
 
@@ -81,7 +85,7 @@ def test_a_rank_that_fails_takes_the_others_with_it_and_speaks_once(start, what:
     ranks = start(3, _train, what)
     ranks.wait_for("running")
     codes, seconds = outcome(ranks)
-    assert codes == [code] * 3 and seconds < 5
+    assert codes == [code] * 3 and seconds < SOON
     printed = ranks.printed()
     assert text in printed[1] and printed[0] == printed[2] == ""
     assert printed[1].count("Traceback") == (what == "raises")
@@ -104,7 +108,7 @@ def test_one_that_stops_alone_is_followed(start) -> None:
     ranks = start(2, _train, "stops alone")
     ranks.wait_for("running")
     codes, seconds = outcome(ranks)
-    assert codes == [75, 75] and seconds < 5 and ranks.printed() == ["", ""]
+    assert codes == [75, 75] and seconds < SOON and ranks.printed() == ["", ""]
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -116,15 +120,20 @@ def test_a_rank_that_is_killed_or_stopped_is_named(start, victim: int, number: s
     begun = time.monotonic()
     others = [rank for rank in range(3) if rank != victim]
     while not all(ranks.has_ended(rank) for rank in others):
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < SOON
         time.sleep(0.02)
-    assert time.monotonic() - begun < (PATIENCE + 3 if number == signal.SIGSTOP else 3)
     if number == signal.SIGSTOP:
         os.kill(ranks.pid(victim), signal.SIGKILL)
     assert [each.code for each in ranks.wait()] == [-9 if rank == victim else 75 for rank in range(3)]
     assert f"instar: rank {victim} of 3 on " in "".join(ranks.printed())
     assert f"process {ranks.pid(victim)}" in (printed := "".join(ranks.printed()))
     assert printed.count("is gone") == 1 and "Traceback" not in printed
+    if number == signal.SIGKILL:
+        assert "ended. The same command" in printed
+    elif victim == 0:
+        assert f"it did not answer for {PATIENCE:g} s" in printed
+    else:
+        assert int(re.search(r"was stopped (\d+) s ago", printed)[1]) <= PATIENCE + 2 * BEAT_SECONDS
     (event,) = ranks.file("events").splitlines()
     assert event.startswith(f"stopped {victim} rank {victim} of 3")
 
@@ -133,7 +142,7 @@ def test_a_rank_that_ends_without_a_word_is_named(start) -> None:
     ranks = start(2, _train, "exits")
     ranks.wait_for("running")
     codes, seconds = outcome(ranks)
-    assert codes == [75, 3] and seconds < 4
+    assert codes == [75, 3] and seconds < SOON
     assert "rank 1 of 2 on" in ranks.printed()[0] and f"process {ranks.pid(1)} on" in ranks.printed()[0]
 
 
@@ -153,7 +162,7 @@ def test_the_rank_that_is_behind_is_named_and_says_where_it_hangs(start) -> None
     ranks = start(2, _train, "hangs", 5, 2000, 1.0)
     ranks.wait_for("running")
     codes, seconds = outcome(ranks)
-    assert codes == [75, 75] and seconds < 6
+    assert codes == [75, 75] and seconds < SOON
     printed = "".join(ranks.printed())
     assert "no rank took a step for 1 s: rank 1 of 2 on" in printed and "at step 5 (loading)" in printed
     assert "_misbehave" in printed and "time.sleep(60)" in printed
