@@ -155,7 +155,7 @@ def test_settings_that_a_how_to_names_are_there(page):
     named = re.findall(r"\b((?:data|model|task|optim|schedule|train)\.[a-z_.]+=(?:\[[^\]]*\]|[^\s`,;]*[^\s`,;…]))", text)
     assert named
     for change in set(named):
-        validate(Experiment, {"data": {"root": "images", "split": {"val": 0.1}}}, [change])
+        validate(Experiment, {"data": {"root": "images"}, "model": {"pretrained": True}}, [change])
 
 
 def test_a_job_of_a_part_of_a_node_asks_for_that_part():
