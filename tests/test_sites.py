@@ -152,7 +152,9 @@ def test_the_how_to_of_a_site_shows_the_script_it_gets(page, golden):
 @pytest.mark.parametrize("page", ["leonardo", "lumi", "musica", "leo5", "puhti"])
 def test_settings_that_a_how_to_names_are_there(page):
     text = (HOW_TO / f"{page}.md").read_text()
-    named = re.findall(r"\b((?:data|model|task|optim|schedule|train)\.[a-z_.]+=(?:\[[^\]]*\]|[^\s`,;]*[^\s`,;…]))", text)
+    named = re.findall(
+        r"\b((?:data|model|task|optim|schedule|train)\.[a-z_.]+=(?:\[[^\]]*\]|[^\s`,;]*[^\s`,;…]))", text
+    )
     assert named
     for change in set(named):
         validate(Experiment, {"data": {"root": "images"}, "model": {"pretrained": True}}, [change])

@@ -156,19 +156,20 @@ def _cores(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]
 
 
 def _memory(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]:
-    asked = megabytes(site.memory) if site.memory else None
+    gpus = 0 if prefix else site.gpus.per_node
+    what, text, times = "memory", site.memory, 1
+    if text is None and gpus:
+        what, text, times = "memory_per_gpu", site.memory_per_gpu, gpus
+    asked = megabytes(text) if text else None
     if asked is None or partition.megabytes is None:
         return
-    if asked > partition.megabytes:
-        most = f"{partition.megabytes // 1024}G"
-        yield Finding(
-            "error",
-            f"{prefix}memory",
-            f"is {site.memory}, but a node of {partition.name} has {most}",
-            f"Write {prefix}memory: {most}",
-        )
+    if asked * times > partition.megabytes:
+        most = f"{partition.megabytes // 1024 // times}G"
+        of_each = f" for each of {times} GPUs" if what == "memory_per_gpu" else ""
+        there = f"a node of {partition.name} has {partition.megabytes // 1024}G"
+        yield Finding("error", f"{prefix}{what}", f"is {text}{of_each}, but {there}", f"Write {prefix}{what}: {most}")
     else:
-        yield Finding("ok", f"{prefix}memory", f"{site.memory} in {partition.name}")
+        yield Finding("ok", f"{prefix}{what}", f"{text} in {partition.name}")
 
 
 def _gpus(site: "Site", partition: Partition) -> Iterator[Finding]:
