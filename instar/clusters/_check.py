@@ -54,6 +54,8 @@ def _asked(cluster: ModuleType, seconds: float) -> tuple[dict[str, str], list[Fi
         Finding("warning", name, f"could not be asked: {_why(answer)}")
         for name, answer in given.items()
         if answer.code != 0 and name not in cluster.MAY_BE_SILENT
+        # That a command is missing has been said.
+        if not (answer.code == 127 and questions[name][0] in cluster.NEEDS)
     ]
     return {name: answer.out for name, answer in given.items() if answer.code == 0}, silent
 
@@ -141,7 +143,7 @@ def _nodes(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]
 
 def _cores(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]:
     what, there = f"{prefix}cores", partition.cores
-    if there is None:
+    if there is None or (site.cores is None and site.launcher == "none"):  # one process that takes what there is
         return
     if site.cores is None:
         yield Finding(
