@@ -202,7 +202,8 @@ def find(name: str) -> Path:
     for folder in (own, SHIPPED):
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
-    raise ConfigError(f"{plugins.unknown(name, names(), what='site')}. Your own go into {own}/NAME.yaml")
+    unknown = plugins.unknown(name, names(), what="site")
+    raise ConfigError(f"{unknown}{'' if unknown.endswith('?') else '.'} Your own go into {own}/NAME.yaml.")
 
 
 def names() -> list[str]:

@@ -82,6 +82,7 @@ def test_a_site_that_fits_has_nothing_to_mend(commands):
         ({"nodes": 65}, "nodes", "is 65, but boost allows 64. Write nodes: 64"),
         ({"cores": 64}, "cores", "a node of boost has 32. Write cores: 32"),
         ({"memory": "1T"}, "memory", "is 1T, but a node of boost has 502G. Write memory: 502G"),
+        ({"memory": None, "memory_per_gpu": "200G"}, "memory_per_gpu", "200G for each of 4 GPUs, but a node of boost"),
         ({"gpus": {"per_node": 8}}, "gpus.per_node", "is 8, but boost has 4 a100 a node. Write gpus: {per_node: 4}"),
         ({"gpus": {"per_node": 4, "type": "v100"}}, "gpus.type", "Write gpus: {per_node: 4, type: a100}"),
         ({"account": "euhpc_c"}, "account", "is not one of yours: euhpc_a, euhpc_b. Write account: euhpc_"),

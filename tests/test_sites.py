@@ -11,7 +11,9 @@ import pytest
 from instar import __version__, site
 from instar.clusters import _script
 from instar.errors import ConfigError
+from instar.experiment import Experiment
 from instar.site import Container, Part, Site
+from instar.validation import validate
 from tests.fakes.jobs import HOSTILE, job, script
 
 GOLDEN = Path(__file__).parent / "golden" / "sites"
@@ -132,6 +134,30 @@ def test_nothing_secret_gets_into_a_script(name, monkeypatch):
     made = script(job(MAIN), here)
     assert "canary-1f3a" not in made
     assert 'export WANDB_API_KEY="$WANDB_API_KEY"' in made
+
+
+HOW_TO = Path(__file__).parent.parent / "docs" / "how-to"
+
+
+@pytest.mark.parametrize(
+    ("page", "golden"),
+    [("leonardo", "leonardo"), ("lumi", "lumi"), ("musica", "musica"), ("leo5", "leo5"), ("puhti", "one-gpu-of-puhti")],
+)
+def test_the_how_to_of_a_site_shows_the_script_it_gets(page, golden):
+    shown = re.findall(r"^#SBATCH .*$", (HOW_TO / f"{page}.md").read_text(), re.MULTILINE)
+    made = SCRIPTS[golden]().splitlines()
+    assert len(shown) > 5 and [line for line in shown if line not in made] == []
+
+
+@pytest.mark.parametrize("page", ["leonardo", "lumi", "musica", "leo5", "puhti"])
+def test_settings_that_a_how_to_names_are_there(page):
+    text = (HOW_TO / f"{page}.md").read_text()
+    named = re.findall(
+        r"\b((?:data|model|task|optim|schedule|train)\.[a-z_.]+=(?:\[[^\]]*\]|[^\s`,;]*[^\s`,;…]))", text
+    )
+    assert named
+    for change in set(named):
+        validate(Experiment, {"data": {"root": "images"}, "model": {"pretrained": True}}, [change])
 
 
 def test_a_job_of_a_part_of_a_node_asks_for_that_part():

@@ -69,7 +69,10 @@ def _show(words: Words, name: str, here: "Site") -> int:
     from instar import site as sites
     from instar.settings import dump
 
-    lines = [f"# {sites.find(name)}", *dump(here).rstrip().splitlines(), ""]
+    file = sites.find(name)
+    # The file itself has the notes of whoever wrote it; after changes it is all settings, spelled out.
+    text = dump(here) if words.changes else file.read_text(encoding="utf-8")
+    lines = [f"# {file}", *text.rstrip().splitlines(), ""]
     lines += [
         "settings",
         *terminal.columns_of([(key, _first(field)) for key, field in type(here).model_fields.items()]),

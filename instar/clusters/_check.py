@@ -54,6 +54,8 @@ def _asked(cluster: ModuleType, seconds: float) -> tuple[dict[str, str], list[Fi
         Finding("warning", name, f"could not be asked: {_why(answer)}")
         for name, answer in given.items()
         if answer.code != 0 and name not in cluster.MAY_BE_SILENT
+        # That a command is missing has been said.
+        if not (answer.code == 127 and questions[name][0] in cluster.NEEDS)
     ]
     return {name: answer.out for name, answer in given.items() if answer.code == 0}, silent
 
@@ -141,7 +143,7 @@ def _nodes(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]
 
 def _cores(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]:
     what, there = f"{prefix}cores", partition.cores
-    if there is None:
+    if there is None or (site.cores is None and site.launcher == "none"):  # one process that takes what there is
         return
     if site.cores is None:
         yield Finding(
@@ -156,19 +158,20 @@ def _cores(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]
 
 
 def _memory(site: "Site", partition: Partition, prefix: str) -> Iterator[Finding]:
-    asked = megabytes(site.memory) if site.memory else None
+    gpus = 0 if prefix else site.gpus.per_node
+    what, text, times = "memory", site.memory, 1
+    if text is None and gpus:
+        what, text, times = "memory_per_gpu", site.memory_per_gpu, gpus
+    asked = megabytes(text) if text else None
     if asked is None or partition.megabytes is None:
         return
-    if asked > partition.megabytes:
-        most = f"{partition.megabytes // 1024}G"
-        yield Finding(
-            "error",
-            f"{prefix}memory",
-            f"is {site.memory}, but a node of {partition.name} has {most}",
-            f"Write {prefix}memory: {most}",
-        )
+    if asked * times > partition.megabytes:
+        most = f"{partition.megabytes // 1024 // times}G"
+        of_each = f" for each of {times} GPUs" if what == "memory_per_gpu" else ""
+        there = f"a node of {partition.name} has {partition.megabytes // 1024}G"
+        yield Finding("error", f"{prefix}{what}", f"is {text}{of_each}, but {there}", f"Write {prefix}{what}: {most}")
     else:
-        yield Finding("ok", f"{prefix}memory", f"{site.memory} in {partition.name}")
+        yield Finding("ok", f"{prefix}{what}", f"{text} in {partition.name}")
 
 
 def _gpus(site: "Site", partition: Partition) -> Iterator[Finding]:

@@ -72,7 +72,7 @@ trap 'late=1' ALRM
 if [ -n "${unwarned:-}" ] && [ "$longest" -gt "$lead" ]; then after $((longest - lead)) USR1; fi
 look_for_marker() {  # where no signal can be sent: whoever wants this job to stop leaves a marker
     exec 9<> <(:)
-    while [ ! -e "$over" ]; do read -rt 5 -u 9; done
+    while [ ! -e "$over" ]; do read -rt 2 -u 9; done
     kill -s TERM $$
 }
 
