@@ -22,6 +22,7 @@ install_packages() {
     command -v munged >/dev/null || need+=(munge)
     command -v ip >/dev/null || need+=(iproute2)
     command -v pgrep >/dev/null || need+=(procps)
+    command -v ch-run >/dev/null || need+=(charliecloud-runtime) # containers; a few kilobytes
     [ ${#need[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || die "needs ${need[*]}, and there is no apt-get"
     # Keep the packages from starting daemons of their own.

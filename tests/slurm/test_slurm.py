@@ -1,9 +1,14 @@
 """Jobs in a real Slurm of two nodes: cut off by time, cancelled, preempted, robbed of a node; never of their work."""
 
+import json
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.fakes.training import fingerprint
-from tests.slurm.conftest import happened, until
+from tests.slurm.conftest import ROOT, happened, until
 
 pytestmark = pytest.mark.slurm
 TWO = ("nodes=2", "cores=1")
@@ -155,3 +160,29 @@ def test_a_refusal_is_told_in_the_words_of_the_scheduler_and_nothing_stays(home)
 def test_a_job_can_be_dry(home):
     said = home.instar("submit", "train", "recipe.yaml", "run=dry", *TWO, "time=2h", "--dry", *home.words)
     assert "#SBATCH --nodes=2" in said and "start " in said and not (home.folder / "runs").exists()
+
+
+@pytest.mark.skipif(not shutil.which("ch-run"), reason="Debian's charliecloud-runtime is not installed")
+def test_in_a_container_the_warning_arrives_and_the_script_outside_queues_it_again(home, tmp_path):
+    image = tmp_path / "image"
+    seen = {
+        "/usr",
+        sys.base_prefix,
+        sys.prefix,
+        str(ROOT),
+        *(name for name in ("/lib", "/lib64", "/bin") if Path(name).is_dir()),
+    }
+    for folder in (*seen, "/etc", "/dev", "/proc", "/sys", "/tmp", "/root", "/mnt"):
+        (image / folder[1:]).mkdir(parents=True, exist_ok=True)
+    for name in ("passwd", "group", "hosts", "resolv.conf"):
+        (image / "etc" / name).touch()
+    container = {"runtime": "apptainer", "image": str(image), "binds": [f"{name}:{name}" for name in sorted(seen)]}
+    with open(home.folder / "here.yaml", "a") as site:
+        site.write(f"container: {json.dumps(container)}\npython: {json.dumps([sys.executable, '-m', 'instar'])}\n")
+    run = home.submit("boxed", *TWO, "time=1h")
+    until(lambda: happened(run, "saved") > 3, 90, f"it saves\n{home.log('boxed')}")
+    home.call("scancel", "--batch", "--signal=USR1", home.number("boxed"))
+    done(home, "boxed", 200)
+    assert happened(run, "job_started") == 2
+    assert "boxed" in home.log("boxed") and "apptainer exec" in (run.jobs / "0001" / "script.sh").read_text()
+    compare(home, run)
