@@ -260,7 +260,13 @@ def submit(work: Work, job: Job, site: Site, *, site_name: str, request: Request
         if number is None:
             if ids:
                 calls.call(cluster.cancel(ids))
+                for run in _runs_of(job):
+                    run.log_event("job_ended", job=ids[0], state="stopped", reason="a later link was refused")
             raise RunError(_refused(job, answer, cluster))
+        # A job waits a second for its number to be written down, and what it tells is to come after this. A thousand
+        # runs take longer than that to be told.
+        if not ids and not job.elements:
+            _tell_queued(job, number, site_name)
         ids.append(number)
         with open(job.folder / "ids", "a", encoding="utf-8") as file:
             file.write(f"{number}\n")
@@ -276,10 +282,15 @@ def submit(work: Work, job: Job, site: Site, *, site_name: str, request: Request
         time=round(time.time(), 3),
     )
     jobs.write(submitted)
+    if job.elements:
+        _tell_queued(job, ids[0], site_name)
+    return submitted
+
+
+def _tell_queued(job: Job, number: str, site_name: str) -> None:
     for run in _runs_of(job):
         run.path.mkdir(parents=True, exist_ok=True)
-        run.log_event("queued", job=ids[0], links=job.links, site=site_name, nodes=job.nodes, seconds=job.seconds)
-    return submitted
+        run.log_event("queued", job=number, links=job.links, site=site_name, nodes=job.nodes, seconds=job.seconds)
 
 
 def _refused(job: Job, answer: calls.Answer, cluster: ModuleType) -> str:

@@ -18,7 +18,7 @@ from tests.fakes.jobs import HOSTILE, job, script
 
 GOLDEN = Path(__file__).parent / "golden" / "sites"
 SHIPPED = sorted(file.stem for file in site.SHIPPED.glob("*.yaml"))
-MAIN = Path("/work/flowers")
+MAIN = Path("/project/flowers")
 
 
 def usual(name, **changes):
@@ -44,7 +44,7 @@ def with_container():
     here = site.load("leonardo").model_copy(
         update={"container": Container(image="$WORK/images/torch.sif", binds=("$WORK/data:/data",), options=("--nv",))}
     )
-    start = Path("/work/a, b")
+    start = Path("/project/a, b")
     made = job(start / "jobs" / "1", start=start, run=start / "runs" / "1", nodes=2, tasks_per_node=4, gpus_per_node=4)
     return script(made, here)
 
@@ -56,7 +56,7 @@ def with_pyxis():
 
 def hostile():
     here = Site(environment={"GREETING": HOSTILE}, mail="me@example.org")
-    folder = Path("/work") / HOSTILE / "jobs" / "0001"
+    folder = Path("/project") / HOSTILE / "jobs" / "0001"
     return script(
         job(folder, name=HOSTILE, start=folder, run=folder.parent, command=("instar", "train", HOSTILE)), here
     )

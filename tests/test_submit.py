@@ -171,6 +171,7 @@ def test_where_a_later_link_is_refused_nothing_stays_in_the_queue(queue_of, imag
     assert "QOSMaxSubmitJobPerUserLimit" in capsys.readouterr().err
     assert (queue_of / "asked").read_text().splitlines()[-1] == "scancel 101 102"
     assert jobs.read(Path("runs/one/jobs/0001")) is None
+    assert [event["event"] for event in Run(Path("runs/one")).events()] == ["queued", "job_ended"]
 
 
 def test_a_thousand_runs_are_one_array_of_one_script(queue_of, images):

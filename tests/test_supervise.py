@@ -385,6 +385,22 @@ def test_pbs_looks_for_its_marker_when_it_is_to_stop(tmp_path):
     assert link.events()[-1]["state"] == "stopped"
 
 
+def test_an_array_that_was_stopped_as_a_whole_stops_in_every_element(tmp_path):
+    ids = {"PBS_JOBID": "7[0].server", "PBS_ARRAY_ID": "7[].server", "PBS_ARRAY_INDEX": "0"}
+    link = start(tmp_path, "wait", elements=((), ()), site=PBS, environ=ids)
+    wait_for(tmp_path / "run" / "0000" / "ready")
+    (link.folder / "over").write_text("stopped by somebody\n")
+    assert link.end(15) == 75 and link.kept("over-0") == "stopped"
+    later = start(
+        tmp_path,
+        "wait",
+        elements=((), ()),
+        site=PBS,
+        environ=ids | {"PBS_JOBID": "7[1].server", "PBS_ARRAY_INDEX": "1"},
+    )
+    assert later.end() == 0 and "nothing left to do: stopped by somebody" in later.kept("log-1.txt")
+
+
 def test_pbs_elements_know_their_number_also_where_there_is_only_one(tmp_path):
     ids = {"PBS_JOBID": "7[1].server", "PBS_ARRAY_ID": "7[].server", "PBS_ARRAY_INDEX": "1"}
     link = start(tmp_path, elements=((), ("save=1", "exit=0")), site=PBS, environ=ids)

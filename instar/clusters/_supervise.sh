@@ -8,9 +8,12 @@ for _ in 1 2 3 4 5; do
 done
 own=${element:+-$element}${by_hand:+-by-hand}   # an element of an array keeps its own records
 over=$folder/over$own carried=$folder/carried$own fruitless=$folder/fruitless$own
+is_over() {  # by itself, or with the whole array
+    [ -e "$over" ] || { [ -z "$by_hand" ] && [ -e "$folder/over" ]; }
+}
 export INSTAR_EXIT="$folder/exit$own"           # ranks leave their last word in $INSTAR_EXIT.RANK
 export INSTAR_JOB=$job INSTAR_ATTEMPT=$attempt
-if [ "$longest" -gt 0 ]; then export INSTAR_JOB_END=$(($(date +%s) + longest)); fi
+if [ "$longest" -gt 0 ]; then export INSTAR_JOB_END=$(($(date +%s) + longest - SECONDS)); fi
 
 moment() {  # seconds since 1970, with thousandths where `date` knows them
     local now
@@ -69,16 +72,16 @@ trap 'hear INT' INT
 trap 'kill -s USR1 "$child" 2>/dev/null' USR2
 trap 'late=1' ALRM
 [ -z "$early" ] || hear "$early"
-if [ -n "${unwarned:-}" ] && [ "$longest" -gt "$lead" ]; then after $((longest - lead)) USR1; fi
+if [ -n "${unwarned:-}" ] && [ "$longest" -gt $((lead + SECONDS)) ]; then after $((longest - lead - SECONDS)) USR1; fi
 look_for_marker() {  # where no signal can be sent: whoever wants this job to stop leaves a marker
     exec 9<> <(:)
-    while [ ! -e "$over" ]; do read -rt 2 -u 9; done
+    until is_over; do read -rt 2 -u 9; done
     kill -s TERM $$
 }
 
-if [ -e "$over" ]; then
+if is_over; then
     if [ -z "$by_hand" ] && [ "$attempt" = 0 ]; then
-        echo "instar: job $job has nothing left to do: $(cat "$over")"
+        echo "instar: job $job has nothing left to do: $(cat "$over" 2>/dev/null || cat "$folder/over")"
         exit 0
     fi
     rm -f "$over" "$carried" "$fruitless"       # started by hand once more, or queued again by the site

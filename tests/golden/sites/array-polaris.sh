@@ -15,7 +15,7 @@
 # Written by instar VERSION. To run it by hand, in its own folder: qsub script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers/runs/flowers/jobs/0001
+folder=/project/flowers/runs/flowers/jobs/0001
 longest=86400 lead=180 links=4
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 # An array of one is no array to PBS.
@@ -28,15 +28,15 @@ attempt=${attempt:-0} unwarned=1
 echo "$job" >>"$folder/starts"
 carry_on() { exit 75; }                         # the next job of the chain waits for this one's end
 case $element in
-    0) run=/work/flowers/runs/flowers/0000 more=(optim.lr=0.1) ;;
-    1) run=/work/flowers/runs/flowers/0001 more=(optim.lr=0.01 'note=a '"'"'b'"'"'') ;;
+    0) run=/project/flowers/runs/flowers/0000 more=(optim.lr=0.1) ;;
+    1) run=/project/flowers/runs/flowers/0001 more=(optim.lr=0.01 'note=a '"'"'b'"'"'') ;;
     *) exit 66 ;;
 esac
 mkdir -p "$run" || exit 73
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec mpiexec -n 8 --ppn 4 --depth=8 --cpu-bind depth \
         python3 -m instar train recipe.yaml \

@@ -13,14 +13,14 @@
 # Written by instar VERSION. To run it by hand, in its own folder: sbatch script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder='/work/a, b/jobs/1'
+folder='/project/a, b/jobs/1'
 longest=3600 lead=60 links=3
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
 # The last element of an array has the number of the whole array as its own: queue that one again, and all start again.
 [ -z "$element" ] || job=${SLURM_ARRAY_JOB_ID}_$element
 carry_on() { exit 75; }                         # the next job of the chain waits for this one's end
-run='/work/a, b/runs/1'
+run='/project/a, b/runs/1'
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- set-up of the site ----------------------------------------------------------------------------------------------
@@ -34,11 +34,11 @@ events=$run/events.jsonl progress=$run/checkpoints/latest
 [ -n "${MIOPEN_CUSTOM_CACHE_DIR:-}" ] || export MIOPEN_CUSTOM_CACHE_DIR="$WORK/$USER/caches/compiled/miopen"
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd '/work/a, b' || exit 66
+cd '/project/a, b' || exit 66
 command_in_step() {
     exec srun --nodes=2 --ntasks=8 --ntasks-per-node=4 --cpus-per-task=1 --kill-on-bad-exit=0 --wait=60 \
         apptainer exec --nv \
-        --mount 'type=bind,"source=/work/a, b","destination=/work/a, b"' \
+        --mount 'type=bind,"source=/project/a, b","destination=/project/a, b"' \
         --bind "$WORK/data:/data" \
         "$WORK/images/torch.sif" \
         python3 -m instar train recipe.yaml

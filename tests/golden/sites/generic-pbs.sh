@@ -12,7 +12,7 @@
 # Written by instar VERSION. To run it by hand, in its own folder: qsub script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers/runs/flowers/jobs/0001
+folder=/project/flowers/runs/flowers/jobs/0001
 longest=86400 lead=180 links=4
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 job=${PBS_JOBID:-by-hand} element=
@@ -23,11 +23,11 @@ attempt=$(grep -sxcF -- "$job" "$folder/starts")
 attempt=${attempt:-0} unwarned=1
 echo "$job" >>"$folder/starts"
 carry_on() { exit 75; }                         # the next job of the chain waits for this one's end
-run=/work/flowers/runs/flowers
+run=/project/flowers/runs/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec mpiexec -n 2 --ppn 1 \
         python3 -m instar train recipe.yaml

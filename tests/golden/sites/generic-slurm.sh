@@ -11,7 +11,7 @@
 # Written by instar VERSION. To run it by hand, in its own folder: sbatch script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers/runs/flowers/jobs/0001
+folder=/project/flowers/runs/flowers/jobs/0001
 longest=86400 lead=180 links=4
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
@@ -31,11 +31,11 @@ carry_on() {
     id=${id##*$'\n'}                            # some sites greet first
     echo "${id%%;*}" >>ids
 }
-run=/work/flowers/runs/flowers
+run=/project/flowers/runs/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=1 --kill-on-bad-exit=0 --wait=180 \
         python3 -m instar train recipe.yaml

@@ -13,7 +13,7 @@
 # Written by instar VERSION. To run it by hand, in its own folder: sbatch script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder='/work/a b'"'"'"$(touch pwned)`touch pwned`
+folder='/project/a b'"'"'"$(touch pwned)`touch pwned`
 ;&|*~ é漢 -rf xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/jobs/0001'
 longest=3600 lead=60 links=3
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
@@ -21,7 +21,7 @@ job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_A
 # The last element of an array has the number of the whole array as its own: queue that one again, and all start again.
 [ -z "$element" ] || job=${SLURM_ARRAY_JOB_ID}_$element
 carry_on() { exit 75; }                         # the next job of the chain waits for this one's end
-run='/work/a b'"'"'"$(touch pwned)`touch pwned`
+run='/project/a b'"'"'"$(touch pwned)`touch pwned`
 ;&|*~ é漢 -rf xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/jobs'
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
@@ -30,7 +30,7 @@ export GREETING="a b'\"\$(touch pwned)\`touch pwned\`
 ;&|*~ é漢 -rf xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd '/work/a b'"'"'"$(touch pwned)`touch pwned`
+cd '/project/a b'"'"'"$(touch pwned)`touch pwned`
 ;&|*~ é漢 -rf xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/jobs/0001' || exit 66
 command_in_step() {
     exec srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 --kill-on-bad-exit=0 --wait=60 \

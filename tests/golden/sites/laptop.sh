@@ -2,7 +2,7 @@
 # Written by instar VERSION. To run it by hand, in its own folder: bash script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers/runs/flowers/jobs/0001
+folder=/project/flowers/runs/flowers/jobs/0001
 longest=86400 lead=180 links=4
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 element=${INSTAR_ELEMENT:-} attempt=${INSTAR_ATTEMPT:-0}
@@ -15,11 +15,11 @@ carry_on() {  # the same process starts over, so that whoever knows its number s
     export INSTAR_ATTEMPT=$((attempt + 1))
     exec bash ./script.sh
 }
-run=/work/flowers/runs/flowers
+run=/project/flowers/runs/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec timeout --preserve-status --signal=USR1 --kill-after=180 86220 \
         python3 -m instar train recipe.yaml

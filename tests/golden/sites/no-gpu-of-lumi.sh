@@ -12,7 +12,7 @@
 # Written by instar VERSION. To run it by hand, in its own folder: sbatch script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers
+folder=/project/flowers
 longest=3600 lead=60 links=3
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
@@ -32,7 +32,7 @@ carry_on() {
     id=${id##*$'\n'}                            # some sites greet first
     echo "${id%%;*}" >>ids
 }
-run=/work/flowers
+run=/project/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- set-up of the site ----------------------------------------------------------------------------------------------
@@ -45,11 +45,11 @@ export MIOPEN_USER_DB_PATH="/tmp/$USER-miopen-$SLURM_JOB_ID"
 export MIOPEN_CUSTOM_CACHE_DIR="/tmp/$USER-miopen-$SLURM_JOB_ID"
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=16 --kill-on-bad-exit=0 --wait=60 \
         singularity exec \
-        --bind /work/flowers \
+        --bind /project/flowers \
         /appl/local/laifs/containers/lumi-multitorch-latest.sif \
         python3 -m instar train recipe.yaml
 }

@@ -14,18 +14,18 @@
 # Written by instar VERSION. To run it by hand, in its own folder: sbatch script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers
+folder=/project/flowers
 longest=14400 lead=60 links=3
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
 # The last element of an array has the number of the whole array as its own: queue that one again, and all start again.
 [ -z "$element" ] || job=${SLURM_ARRAY_JOB_ID}_$element
 carry_on() { exit 75; }                         # the next job of the chain waits for this one's end
-run=/work/flowers
+run=/project/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=10 --kill-on-bad-exit=0 --wait=60 \
         python3 -m instar train recipe.yaml

@@ -14,7 +14,7 @@
 # Written by instar VERSION. To run it by hand, in its own folder: sbatch script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers/runs/flowers/jobs/0001
+folder=/project/flowers/runs/flowers/jobs/0001
 longest=86400 lead=180 links=4
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
@@ -34,7 +34,7 @@ carry_on() {
     id=${id##*$'\n'}                            # some sites greet first
     echo "${id%%;*}" >>ids
 }
-run=/work/flowers/runs/flowers
+run=/project/flowers/runs/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- set-up of the site ----------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ events=$run/events.jsonl progress=$run/checkpoints/latest
 [ -n "${MIOPEN_CUSTOM_CACHE_DIR:-}" ] || export MIOPEN_CUSTOM_CACHE_DIR="$SCRATCH/caches/compiled/miopen"
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec srun --nodes=2 --ntasks=8 --ntasks-per-node=4 --cpus-per-task=32 --kill-on-bad-exit=0 --wait=180 --gpu-bind=none \
         python3 -m instar train recipe.yaml

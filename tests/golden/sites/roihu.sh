@@ -13,18 +13,18 @@
 # Written by instar VERSION. To run it by hand, in its own folder: sbatch script.sh
 
 # --- what this job is ------------------------------------------------------------------------------------------------
-folder=/work/flowers/runs/flowers/jobs/0001
+folder=/project/flowers/runs/flowers/jobs/0001
 longest=86400 lead=180 links=4
 told=; trap 'told=USR1' USR1                   # set-up may take long enough to be warned in it
 job=${SLURM_JOB_ID:-by-hand} attempt=${SLURM_RESTART_COUNT:-0} element=${SLURM_ARRAY_TASK_ID:-}
 # The last element of an array has the number of the whole array as its own: queue that one again, and all start again.
 [ -z "$element" ] || job=${SLURM_ARRAY_JOB_ID}_$element
 carry_on() { exit 75; }                         # the next job of the chain waits for this one's end
-run=/work/flowers/runs/flowers
+run=/project/flowers/runs/flowers
 events=$run/events.jsonl progress=$run/checkpoints/latest
 
 # --- the command -----------------------------------------------------------------------------------------------------
-cd /work/flowers || exit 66
+cd /project/flowers || exit 66
 command_in_step() {
     exec srun --nodes=1 --ntasks=4 --ntasks-per-node=4 --cpus-per-task=72 --kill-on-bad-exit=0 --wait=180 \
         python3 -m instar train recipe.yaml
