@@ -11,7 +11,7 @@ test: setup           ## the tests, without network or GPU
 	$(PY) -m pytest -m "not scenario and not slurm" -n 2 --dist worksteal
 
 test-slurm: setup     ## jobs in a real Slurm of two virtual nodes; needs root, and installs Debian's slurm-wlm and munge
-	$(PY) -m pytest -m slurm -x
+	$(PY) -m pytest -m slurm
 
 check: setup          ## format, lint, types, layers
 	.venv/bin/ruff format --check instar tests benchmarks
