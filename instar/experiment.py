@@ -2,11 +2,12 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from instar import plugins, settings
 from instar.augment import Augment
@@ -28,6 +29,30 @@ class Columns(Settings):
     """Column with the name of its class."""
     group: str | None = None
     """Column whose equal values must stay in one split: the animal, the site, the slide. Null for none."""
+    split: str | None = None
+    """Column that says train, val or test; null for a column called `split`, if there is one."""
+
+
+class Pairs(Settings):
+    """Samples of two files each. A small text file a pair names both, one a line; its folder is the label."""
+
+    files: Path = Path("pairs")
+    """Folder of the pair files, below `root`; one folder a class or node."""
+    first: Path = Path("rgb")
+    """Folder that the first line's file lies in, below `root`."""
+    second: Path = Path("thermal")
+    """Folder that the second line's file lies in, below `root`."""
+    agree: str | None = r"position(\d+)"
+    """Regular expression of what two names must say alike where both say it; other pairs are left out. Null: any."""
+
+    @field_validator("agree")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"must be a regular expression ({error})") from error
+        return value
 
 
 class Index(Settings):
@@ -50,8 +75,11 @@ class Split(Settings):
     """Share of the rest that validates: 1/9 of 90 % is 10 % of all."""
     stratify: bool = True
     """Whether every split has the classes in the same proportions."""
-    method: Literal["shuffle"] = "shuffle"
-    """How: `shuffle` is scikit-learn's train_test_split with this experiment's seed. Groups stay whole."""
+    method: Literal["shuffle", "keyed"] = "shuffle"
+    """How: `shuffle` is scikit-learn's train_test_split with this experiment's seed. `keyed` goes by a hash of each
+    row, so that files that are added later move only a few. Groups stay whole."""
+    key: Literal["content", "id"] = "content"
+    """What `keyed` hashes: the file's content, so that copies stay together and names do not matter, or its name."""
 
 
 class Data(Settings):
@@ -67,12 +95,21 @@ class Data(Settings):
     """Names of the columns of `table`."""
     index: Index | None = None
     """Index files that make the split."""
+    pairs: Pairs | None = None
+    """Pair files, where a sample is two files."""
+    manifest: Path | None = None
+    """Manifest that `instar prepare` wrote: these rows in these splits, and nothing is listed or divided anew."""
+    exclude: Path | None = None
+    """List of what is left out: ids, paths or hashes, one a line, or a CSV file with such a column."""
     split: Split = Split()
     """How the rows are divided where nothing else says so."""
     min_per_class: Positive = 1
     """Classes with fewer images are left out; no file is touched."""
     max_bad: Share = 0.05
     """Largest share of unreadable files to go on with."""
+    recheck: Literal["auto", "files", "folders"] = "auto"
+    """What shows at a later start that images are unchanged: size and time of every file, or the time of every folder,
+    which is quick and does not show a file that was written over in place. auto: folders beyond 20,000 images."""
 
 
 class StopEarly(Settings):
@@ -172,7 +209,7 @@ class Experiment(Settings):
 
 
 # Settings that change what is kept and told, but not what is learnt.
-_UNDECISIVE = ("name", "train.every", "train.keep", "train.log")
+_UNDECISIVE = ("name", "data.recheck", "train.every", "train.keep", "train.log")
 
 
 def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> Experiment:
@@ -235,6 +272,10 @@ def _document(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> 
         return (read(saved) if saved.is_file() else Document({"data": {"root": str(path)}})), overrides
     if not path.exists():
         raise ConfigError(_no_such_file(path))
+    if path.suffix == ".parquet":
+        from instar import manifest  # reading Parquet takes a quarter of a second to import
+
+        return Document({"data": {"root": str(manifest.read_root(path)), "manifest": str(path)}}), overrides
     document = read(path)
     if "defaults" in document:
         from instar.composition import compose  # Hydra takes a third of a second to import
@@ -254,8 +295,12 @@ def _absolute(data: Data) -> Data:
     index = data.index and data.index.model_copy(
         update={name: path.expanduser().absolute() for name, path in dict(data.index).items() if path is not None}
     )
-    table = data.table and data.table.expanduser().absolute()
-    return data.model_copy(update={"root": data.root.expanduser().absolute(), "table": table, "index": index})
+    files = {
+        name: path.expanduser().absolute()
+        for name in ("root", "table", "manifest", "exclude")
+        if (path := getattr(data, name)) is not None
+    }
+    return data.model_copy(update=files | {"index": index})
 
 
 def _decisive(experiment: Experiment) -> dict[str, Any]:
@@ -282,6 +327,13 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("train.micro", "train.batch"), f"{train.micro} is more than train.batch, {train.batch}"
     if data.table and data.index:
         yield ("data.index", "data.table"), "index files count the class folders, so they cannot go with a table"
+    made = [name for name in ("table", "index", "pairs", "exclude") if getattr(data, name) is not None]
+    if data.manifest and (made or data.min_per_class > 1):
+        other = f"data.{made[0] if made else 'min_per_class'}"
+        yield ("data.manifest", other), f"the manifest says which rows there are; prepare it with {other} instead"
+    if data.pairs and (data.table or data.index):
+        other = "data.table" if data.table else "data.index"
+        yield ("data.pairs", other), f"pair files list the rows, so they cannot go with {other}"
     if data.columns != Columns() and not data.table:
         yield ("data.columns", "data.table"), "there are columns, but no table. Write data.table=FILE."
     validates = data.split.val > 0 or (data.index is not None and data.index.val is not None)

@@ -33,6 +33,13 @@ SCHEMA = pa.schema(
         ("content", pa.uint64()),  # fingerprint of size, beginning and end of the file; 0 where unknown
     ]
 )
+# Columns that only some manifests have, and that are null where a row has no such thing.
+MORE = pa.schema(
+    [
+        ("other", pa.string()),  # the second file of a sample of two, below the root
+        ("checksum", pa.string()),  # xxh3-128 of every byte of `file`, in hexadecimal
+    ]
+)
 
 
 class Skipped(NamedTuple):
@@ -70,7 +77,7 @@ class Manifest:
     """The samples of one data set.
 
     root         folder that `file` is relative to
-    table        one row a sample, with the columns of SCHEMA
+    table        one row a sample, with the columns of SCHEMA, and those of MORE that it needs
     classes      names of the classes, in the order of their numbers; any text
     skipped      files that were left out, with reasons
     statistics   plain JSON values: image sizes, broken files, imbalance, notes for the user
@@ -100,8 +107,13 @@ class Manifest:
         return np.flatnonzero(pc.equal(self.table["split"], split).to_numpy())
 
     def path(self, row: int) -> Path:
-        """The file of a row."""
+        """The file of a row; the first, where it has two."""
         return self.root / self.table["file"][int(row)].as_py()
+
+    def paths(self, row: int) -> tuple[Path, ...]:
+        """All files of a row, one or two."""
+        other = self.table["other"][int(row)].as_py() if "other" in self.table.column_names else None
+        return (self.path(row), self.root / other) if other is not None else (self.path(row),)
 
     @cached_property
     def hash(self) -> str:
@@ -111,6 +123,9 @@ class Manifest:
             whole.update(_digest_of_texts(self.table[column]))
         for column in ("target", "content"):
             whole.update(np.ascontiguousarray(self.table[column].to_numpy()).tobytes())
+        for column in MORE.names:
+            if column in self.table.column_names:
+                whole.update(_digest_of_texts(pc.fill_null(self.table[column], "")))
         return whole.hexdigest()
 
 
@@ -170,20 +185,32 @@ def write(manifest: Manifest, path: Path) -> None:
 def read(path: Path) -> Manifest:
     """Read what `write` wrote. Raises DataError where there is no such file, or where it is not a whole manifest."""
     if not path.exists():
-        raise DataError(f"{path}: no manifest is there. It is written when a training starts.")
+        raise DataError(f"{path}: no manifest is there. `instar prepare` writes one, and so does every training.")
     try:
-        table = pq.read_table(path, columns=SCHEMA.names, partitioning=None)
-        about = {key.removeprefix(b"instar.").decode(): json.loads(text) for key, text in _metadata(table).items()}
+        more = [name for name in MORE.names if name in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=[*SCHEMA.names, *more], partitioning=None)
+        about = _about(table.schema)
         return Manifest(
             Path(about["root"]),
-            table.cast(SCHEMA),
+            table.cast(pa.schema([*SCHEMA, *(MORE.field(name) for name in more)])),
             tuple(about["classes"]),
             tuple(Skipped(*one) for one in about["skipped"]),
             about["statistics"],
         )
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: is not a whole manifest ({error}). Remove it, and train again.") from error
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: is not a whole manifest ({error}). Remove it, and make it again.") from error
 
 
-def _metadata(table: pa.Table) -> dict[bytes, bytes]:
-    return {key: text for key, text in (table.schema.metadata or {}).items() if key.startswith(b"instar.")}
+def read_root(path: Path) -> Path:
+    """The folder that a manifest's files are relative to. Raises DataError where the file is no manifest."""
+    try:
+        return Path(_about(pq.read_schema(path))["root"])
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: is no manifest ({error}). Name one that `instar prepare` wrote.") from error
+
+
+def _about(schema: pa.Schema) -> dict[str, Any]:
+    metadata = (schema.metadata or {}).items()
+    return {
+        key.removeprefix(b"instar.").decode(): json.loads(text) for key, text in metadata if key.startswith(b"instar.")
+    }

@@ -9,25 +9,79 @@ Legend: N rows, K classes.
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
-from instar.engine.scan import headers, listing, split, tables
+from instar import manifest as manifests
+from instar.engine.scan import contents, exclusion, frozen, headers, listing, pairs, split, tables, whole
+from instar.engine.scan.frozen import Changes
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.listing import NOT_UTF8, Listing, named
 from instar.errors import DataError
 from instar.experiment import Data, Split
-from instar.manifest import SCHEMA, SPLITS, Manifest, Skipped
+from instar.manifest import MORE, SCHEMA, SPLITS, Manifest, Skipped
 from instar.readers import _pixels as pixels
+
+Progress = Callable[[int, int], None]
 
 _SHOWN = 5
 
 
-def manifest(data: Data, seed: int, *, progress: Callable[[int, int], None] = lambda done, total: None) -> Manifest:
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did.
+
+    state    new (the file was written), same (it holds just that), grown (it was, and was added to or taken from)
+    changes  what differs from the file that was there
+    """
+
+    manifest: Manifest
+    state: str
+    changes: Changes | None = None
+
+
+def prepare(
+    data: Data,
+    seed: int,
+    to: Path,
+    *,
+    accept: bool = False,
+    checksum: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Prepared:
+    """Write the manifest of a data set into a file; a split that stands in one is frozen.
+
+    accept     go on where the data are not those of the manifest that is there: rows it knows, by name or by content,
+               stay in their splits, and only new ones are placed
+    checksum   note xxh3-128 of every byte of every file
+    Raises DataError where the data changed, naming how, and `accept` is not given.
+    """
+    before = manifests.read(to) if to.exists() else None
+    rows = manifest(data, seed, progress=progress)
+    if checksum or (before is not None and "checksum" in before.table.column_names):
+        files = rows.table["file"].to_pylist()
+        hash_N = contents.checksums(rows.root, files, progress=lambda done: progress(done, len(files)))
+        rows = replace(rows, table=rows.table.append_column(MORE.field("checksum"), pa.array(hash_N)))
+    if before is None:
+        manifests.write(rows, to)
+        return Prepared(rows, "new")
+    rows = frozen.with_splits_of(before, rows)
+    changes = frozen.changes(before, rows)
+    if before.hash == rows.hash:
+        return Prepared(before, "same", changes)
+    if not accept:
+        raise DataError(frozen.refusal(to, changes, before, rows))
+    manifests.write(rows, to)
+    return Prepared(rows, "grown", changes)
+
+
+def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: None) -> Manifest:
     """What there is to learn from, checked and divided.
 
     seed       decides the division where nothing else does
@@ -35,38 +89,54 @@ def manifest(data: Data, seed: int, *, progress: Callable[[int, int], None] = la
     Raises DataError where a folder, table or index file is missing or contradicts itself, where too many files are
     bad, and where fewer than two classes are left.
     """
-    found, rare = _listed(data, seed)
-    heads = headers.check(found.root, found.files, progress=lambda done: progress(done, len(found.files)))
+    if data.manifest is not None:
+        return _as_prepared(data, data.manifest, progress)
+    found, rare = listed(data, seed)
+    heads = _looked_at(found.root, found.files, found.others, progress)
+    return of_listing(found, heads, data, seed, rare=rare)
+
+
+def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: dict[str, int]) -> Manifest:
+    """The manifest of files that were listed and looked at.
+
+    rare   classes that were left out already, with their sizes
+    """
     good, skipped = _usable(found, heads, data)
     found, heads = found.take(good), heads.take(good)
+    excluded = 0
+    if data.exclude is not None:
+        left = exclusion.left(found, exclusion.read(data.exclude), lambda: contents.checksums(found.root, found.files))
+        excluded = len(found.files) - len(left.rows)
+        found, heads = found.take(left.rows), heads.take(left.rows)
+        found.notes = [*found.notes, *left.notes]
     if data.index is None:
         large, rare = _large_enough(found.labels, data.min_per_class)
         found, heads = found.take(large), heads.take(large)
     classes, target_N = _classes(found, rare, data)
-    split_N, notes = _divided(found, target_N, classes, data.split, seed)
-    table = pa.table(
-        {
-            "id": found.files,
-            "file": found.files,
-            "target": target_N,
-            "group": found.groups or pa.nulls(len(target_N), pa.string()),
-            "split": np.array(SPLITS, object)[split_N],
-            "width": heads.width_N,
-            "height": heads.height_N,
-            "content": heads.content_N,
-        },
-        schema=SCHEMA,
-    )
+    split_N, notes = _divided(found, heads, target_N, classes, shares=data.split, seed=seed)
+    columns = {
+        "id": found.ids or found.files,
+        "file": found.files,
+        "target": target_N,
+        "group": found.groups or pa.nulls(len(target_N), pa.string()),
+        "split": np.array(SPLITS, object)[split_N],
+        "width": heads.width_N,
+        "height": heads.height_N,
+        "content": heads.content_N,
+        **({} if found.others is None else {"other": found.others}),
+    }
+    schema = pa.schema([*SCHEMA, *(MORE.field(name) for name in columns if name in MORE.names)])
     statistics = _statistics(heads, target_N, split_N)
-    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare}
+    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare, "excluded": excluded}
     statistics["notes"] = [*found.notes, *_alike(classes), *notes, *filter(None, [heads.note])]
-    return Manifest(found.root, table, classes, tuple(skipped), statistics)
+    statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
+    return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)
 
 
 # --- which files ---------------------------------------------------------------------------------------------------
 
 
-def _listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
+def listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
     """Every file with its label; for index files also its split, and the classes that were left out before it."""
     root = Path(os.path.abspath(data.root))  # noqa: PTH100 - links stay as they are written
     if data.table is not None:
@@ -75,7 +145,9 @@ def _listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
                 "data.table and data.index are both given; index files are positions in class folders. Choose."
             )
         columns = data.columns
-        return tables.of_table(data.table, root, path=columns.path, label=columns.label, group=columns.group), {}
+        return tables.of_table(data.table, root, **dict(columns)), {}
+    if data.pairs is not None:
+        return pairs.of_pairs(root, data.pairs), {}
     if data.index is None:
         return listing.of_folder(root), {}
     found = listing.of_folder(root, as_torchvision=True)
@@ -88,7 +160,7 @@ def _indexed(found: Listing, data: Data, seed: int) -> Listing:
     assert data.index is not None, "the caller looked"
     files = {name: path for name in SPLITS if (path := getattr(data.index, name)) is not None}
     positions = tables.of_index(files, len(found.files), f"the class folders of {found.root}")
-    if "val" not in positions and data.split.val > 0:
+    if "val" not in positions and data.split.val > 0 and data.split.method == "shuffle":
         # In the order of the file: that is what a division made elsewhere followed.
         train = positions["train"]
         _, target_N = np.unique(np.array(found.labels, object)[train].astype(str), return_inverse=True)
@@ -102,6 +174,46 @@ def _indexed(found: Listing, data: Data, seed: int) -> Listing:
         found.notes.append(f"{len(found.files) - len(chosen)} images are in no index file and are not used")
     found.splits = split_of.tolist()
     return found.take(chosen.tolist())
+
+
+def _looked_at(root: Path, files: Sequence[str], others: Sequence[str] | None, progress: Progress) -> Headers:
+    """The headers of pictures; of other files, which only pairs have, that they are there."""
+    if others is None:
+        return headers.check(root, files, progress=lambda done: progress(done, len(files)))
+    sides = [
+        headers.check(root, side, progress=lambda done: progress(done, len(files)))
+        if all(file.lower().endswith(listing.ENDINGS) for file in side)
+        else headers.plain(root, side)
+        for side in (files, others)
+    ]
+    return headers.of_both(*sides)
+
+
+def _as_prepared(data: Data, path: Path, progress: Progress) -> Manifest:
+    """The rows of a manifest file, below the root that is given; its files are looked at again as `recheck` says."""
+    rows = replace(manifests.read(path), root=Path(os.path.abspath(data.root)))  # noqa: PTH100 - links stay as written
+    statistics = {**rows.statistics, "notes": []}
+    if not whole.by_file(data.recheck, len(rows)):
+        statistics["notes"] = [f"the files of {path.name} were not looked at again; data.recheck=files does"]
+        return replace(rows, statistics=statistics)
+    others = rows.table["other"].to_pylist() if "other" in rows.table.column_names else None
+    heads = _looked_at(rows.root, rows.table["file"].to_pylist(), others, progress)
+    gone = np.flatnonzero(heads.reason_N != "")
+    changed = np.flatnonzero((heads.reason_N == "") & (heads.content_N != rows.table["content"].to_numpy()))
+    if len(changed) or len(gone) > data.max_bad * len(rows):
+        bad = changed if len(changed) else gone
+        what = (
+            "are not what they were" if len(changed) else f"cannot be used, more than data.max_bad = {data.max_bad:.1%}"
+        )
+        raise DataError(
+            f"{path}: {len(bad)} of {len(rows)} files {what}: {named(rows.ids[row] for row in bad[:_SHOWN].tolist())}"
+            f"{' and more' if len(bad) > _SHOWN else ''}. Bring them back, or make the manifest anew: instar prepare"
+        )
+    if len(gone):
+        statistics["notes"] = [
+            f"{len(gone)} files of {path.name} cannot be used: {named(rows.ids[row] for row in gone.tolist())}"
+        ]
+    return replace(rows, statistics=statistics)
 
 
 def _usable(found: Listing, heads: Headers, data: Data) -> tuple[list[int], list[Skipped]]:
@@ -147,7 +259,7 @@ def _large_enough(labels: list[str], least: int) -> tuple[list[int], dict[str, i
 def _classes(found: Listing, rare: dict[str, int], data: Data) -> tuple[tuple[str, ...], np.ndarray]:
     """The sorted names of the classes, and each row's number among them, int32."""
     names = sorted(set(found.labels))
-    if len(names) < 2:
+    if len(names) < 2 and not (names and data.pairs):  # what learns from pairs may need no labels
         raise DataError(_too_few_classes(found, names, rare, data))
     numbers = {name: number for number, name in enumerate(names)}
     return tuple(names), np.fromiter((numbers[label] for label in found.labels), np.int32, len(found.labels))
@@ -182,21 +294,26 @@ def _alike(classes: tuple[str, ...]) -> list[str]:
 
 
 def _divided(
-    found: Listing, target_N: np.ndarray, classes: tuple[str, ...], shares: Split, seed: int
+    found: Listing, heads: Headers, target_N: np.ndarray, classes: tuple[str, ...], *, shares: Split, seed: int
 ) -> tuple[np.ndarray, list[str]]:
     """The number of each row's split in SPLITS, int8, and notes on what the user should know."""
     group_N = None if found.groups is None else _numbered(found.groups)
     notes: list[str] = []
+
+    def cut(rows: np.ndarray, shares: Split) -> tuple[np.ndarray, list[str]]:
+        group_M = None if group_N is None else group_N[rows]
+        if shares.method == "keyed":
+            return _keyed(found, heads, rows, target_N[rows], group_M=group_M, shares=shares, seed=seed), []
+        return _cut(target_N[rows], group_M, classes, shares, seed)
+
     if found.splits is not None:
         split_N = np.array([SPLITS.index(name) for name in found.splits], np.int8)
         if not np.any(split_N == split.VAL) and shares.val > 0:
             train = np.flatnonzero(split_N == split.TRAIN)
             inner = shares.model_copy(update={"test": 0.0})
-            split_N[train], notes = _cut(
-                target_N[train], None if group_N is None else group_N[train], classes, inner, seed
-            )
+            split_N[train], notes = cut(train, inner)
     else:
-        split_N, notes = _cut(target_N, group_N, classes, shares, seed)
+        split_N, notes = cut(np.arange(len(target_N)), shares)
     _all_are_trained(split_N, target_N, classes, found)
     return split_N, [*notes, *_unmeasured(split_N, target_N, classes)]
 
@@ -226,6 +343,33 @@ def _cut(
         if cut.raised:
             notes.append(f"the {SPLITS[number]} split got one image of each class, more than its share of {share:.3g}")
     return split_N, notes
+
+
+def _keyed(
+    found: Listing,
+    heads: Headers,
+    rows: np.ndarray,
+    target_M: np.ndarray,
+    *,
+    group_M: np.ndarray | None,
+    shares: Split,
+    seed: int,
+) -> np.ndarray:
+    """A division by what each row is, or what its group is called: nothing moves because other rows came or went."""
+    parts = (1 - shares.test - (1 - shares.test) * shares.val, (1 - shares.test) * shares.val, shares.test)
+    ids = found.ids or found.files
+    if group_M is not None:
+        _, first, group_M = np.unique(group_M, return_index=True, return_inverse=True)
+        assert found.groups is not None, "their numbers were made of them"
+        names = [found.groups[row] or f"\0{ids[row]}" for row in rows[first].tolist()]
+        return split.keyed_by_group(target_M, group_M, _keys(names), parts, seed=seed)
+    key_M = heads.content_N[rows] if shares.key == "content" else _keys([ids[row] for row in rows.tolist()])
+    return split.keyed(target_M, key_M, parts, seed=seed, stratify=shares.stratify)
+
+
+def _keys(names: Sequence[str]) -> np.ndarray:
+    """A hash of each name, uint64."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(name.encode()) for name in names), np.uint64, len(names))
 
 
 def _numbered(groups: list[str | None]) -> np.ndarray:

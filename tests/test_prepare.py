@@ -564,13 +564,16 @@ def test_a_cache_that_cannot_be_used_is_a_note_and_no_error(tmp_path, monkeypatc
     assert "could not be read" in prepared(root).statistics["notes"][0]
 
 
-def test_the_cache_lies_in_the_users_cache_folder_unless_named(monkeypatch):
+def test_the_cache_lies_in_the_users_cache_folder_unless_named_or_read_only(tmp_path, monkeypatch):
     monkeypatch.delenv("INSTAR_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert headers.cache_folder() == Path("/somewhere/instar")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "some where"))
+    assert headers.cache_folder() == tmp_path / "some where" / "instar"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/it's me")
-    assert headers.cache_folder() == Path("/home/it's me/.cache/instar")
+    monkeypatch.setenv("HOME", str(tmp_path / "it's me"))
+    assert headers.cache_folder() == tmp_path / "it's me" / ".cache" / "instar"
+    monkeypatch.setenv("HOME", "/proc/1")  # where nobody may write, not even root
+    monkeypatch.setattr(headers.os, "access", lambda path, mode: not str(path).startswith("/proc"))
+    assert headers.cache_folder() == Path(headers.tempfile.gettempdir()) / f"instar-{os.getuid()}"
 
 
 def test_progress_is_told_up_to_the_end(tmp_path):

@@ -142,6 +142,8 @@ class Bars:
     rows: tuple[Bar, ...]
     count_name: str = "rows"
     shown: int = 24
+    percent: bool = True
+    """Whether the values are written beside the bars, in per cent."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,60 @@ class Timeline:
     ticks: tuple[Tick, ...]
     start: str
     end: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture with its name and a remark; `tiny` ones are shown with their pixels.
+
+    source   data: address, or "" where the file cannot be read any more
+    note     a word on it, such as its class
+    badge    a short word that must be seen, such as its split
+    """
+
+    source: str
+    name: str
+    note: str = ""
+    badge: str = ""
+    tiny: bool = False
+
+
+@dataclass(frozen=True)
+class Together:
+    """Pictures that belong side by side, under a title. style is 'wrong' where that is bad, else ''."""
+
+    title: str
+    tiles: tuple[Tile, ...]
+    style: str = ""
+    more: int = 0
+    """How many others there are without a picture here."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Sets of pictures, each side by side; those after `shown` are folded away. `wide` gives each a line of its own."""
+
+    sets: tuple[Together, ...]
+    shown: int = 24
+    wide: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts over ranges that lie side by side: names[i] is the range of counts[i]."""
+
+    title: str
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Histograms side by side."""
+
+    histograms: tuple[Histogram, ...]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ Legend: N files.
 
 import hashlib
 import os
+import stat
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +106,52 @@ def check(root: Path, files: Sequence[str], *, progress: Callable[[int], None] =
     return Headers(found["width"], found["height"], found["content"], found["mode"], found["reason"], kept.note)
 
 
+def plain(root: Path, files: Sequence[str]) -> Headers:
+    """The same about files that are no pictures, such as tables of temperatures: that they are there, and no size."""
+    found = [_plain(f"{root}/{file}") for file in files]
+    num = len(files)
+    return Headers(
+        np.zeros(num, np.int32),
+        np.zeros(num, np.int32),
+        np.array([content for content, _ in found], np.uint64),
+        np.full(num, "", object),
+        np.array([reason for _, reason in found], object),
+    )
+
+
+def _plain(path: str) -> tuple[int, str]:
+    try:
+        with pixels.problems_named():
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return 0, "not a regular file"
+            size = status.st_size
+            return (fingerprint(*ends(descriptor, size), size), "") if size else (0, "empty file, 0 bytes")
+        finally:
+            os.close(descriptor)
+    except BadImage as error:
+        return 0, str(error)
+
+
+def of_both(first: Headers, second: Headers) -> Headers:
+    """What is known of samples of two files: the size of the first, what is wrong, a fingerprint of both."""
+    both = np.stack([first.content_N, second.content_N], axis=1)
+    content = [xxhash.xxh3_64_intdigest(pair.tobytes()) for pair in both]
+    wrong = [
+        one or (two and f"its second file: {two}") for one, two in zip(first.reason_N, second.reason_N, strict=True)
+    ]
+    return replace(first, content_N=np.array(content, np.uint64), reason_N=np.array(wrong, object))
+
+
 def _refresh(root: Path, files: Sequence[str], found: np.ndarray) -> int:
     """Look at those files of which what was found does not hold any more; returns how many."""
     new = 0
     known = zip(found["bytes"].tolist(), found["changed_ns"].tolist(), strict=True)
     for number, (file, before) in enumerate(zip(files, known, strict=True)):
         path = f"{root}/{file}"
-        if before[0] >= 0 and _state(path) == before:
+        if before[0] >= 0 and state(path) == before:
             continue
         found[number] = _look(path)
         new += 1
@@ -125,10 +166,10 @@ def _look(path: str) -> tuple[Any, ...]:
             content = _fingerprint_if_whole(image, descriptor, status.st_size)
             return status.st_size, status.st_mtime_ns, width, height, content, pixels.kind(image), ""
     except BadImage as error:
-        return *_state(path), 0, 0, 0, "", str(error)
+        return *state(path), 0, 0, 0, "", str(error)
 
 
-def _state(path: str) -> tuple[int, int]:
+def state(path: str) -> tuple[int, int]:
     """Size and time of change of a file; -1 where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
@@ -139,14 +180,24 @@ def _state(path: str) -> tuple[int, int]:
 
 def _fingerprint_if_whole(image: Image.Image, descriptor: int, size: int) -> int:
     """A fingerprint of the file behind an image; raises BadImage where its end is missing."""
-    head, tail = os.pread(descriptor, _EDGE, 0), os.pread(descriptor, _EDGE, max(0, size - _EDGE))
+    head, tail = ends(descriptor, size)
     if not _ends_well(image, head, tail, size):
         with pixels.problems_named():
             image.load()  # other programs add bytes after the end, so this is no proof yet; decoding is
+    return fingerprint(head, tail, size)
+
+
+def fingerprint(head: bytes, tail: bytes, size: int) -> int:
+    """64 bits that differ where the size, the beginning or the end of two files do; never 0."""
     digest = xxhash.xxh3_64(size.to_bytes(8, "little"))
     digest.update(head)
     digest.update(tail)
     return digest.intdigest() or 1
+
+
+def ends(descriptor: int, size: int) -> tuple[bytes, bytes]:
+    """The first and last bytes of a file, which are what `fingerprint` looks at."""
+    return os.pread(descriptor, _EDGE, 0), os.pread(descriptor, _EDGE, max(0, size - _EDGE))
 
 
 def _ends_well(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:
@@ -219,7 +270,19 @@ class _Kept:
 
 
 def cache_folder() -> Path:
-    """Where Instar keeps what it can find again: INSTAR_CACHE, or instar below the user's cache folder."""
+    """Where Instar keeps what it can find again: INSTAR_CACHE, or instar below the user's cache folder.
+
+    Where a home cannot be written, as in some jobs and containers, a folder of this user's below the temporary one.
+    """
     if named := os.environ.get("INSTAR_CACHE"):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "instar"
+    with suppress(RuntimeError):  # nobody's home
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        if _can_be_made(base):
+            return base / "instar"
+    return Path(tempfile.gettempdir()) / f"instar-{os.getuid()}"
+
+
+def _can_be_made(folder: Path) -> bool:
+    there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    return os.access(there, os.W_OK)

@@ -36,6 +36,8 @@ class Listing:
     """Files and what is known of each from where it lies, or from a table. Lists of equal length.
 
     root      folder that `files` are relative to, with forward slashes
+    ids       what samples are called; None where they are called as their files
+    others    the second file of each sample; None where a sample is one file
     groups    None where there are no groups; a file's group may be None too
     splits    train, val or test; None where nobody divided the files yet
     skipped   files that no row can be made of
@@ -46,6 +48,8 @@ class Listing:
     root: Path
     files: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    ids: list[str] | None = None
+    others: list[str] | None = None
     groups: list[str | None] | None = None
     splits: list[str] | None = None
     skipped: list[Skipped] = field(default_factory=list)
@@ -58,6 +62,8 @@ class Listing:
             self,
             files=[self.files[row] for row in rows],
             labels=[self.labels[row] for row in rows],
+            ids=None if self.ids is None else [self.ids[row] for row in rows],
+            others=None if self.others is None else [self.others[row] for row in rows],
             groups=None if self.groups is None else [self.groups[row] for row in rows],
             splits=None if self.splits is None else [self.splits[row] for row in rows],
         )

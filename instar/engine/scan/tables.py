@@ -22,19 +22,24 @@ TWICE = "the table names it twice"
 _SHOWN = 5
 
 
-def of_table(table: Path, root: Path, *, path: str, label: str, group: str | None) -> Listing:
+def of_table(
+    table: Path, root: Path, *, path: str, label: str, group: str | None = None, split: str | None = None
+) -> Listing:
     """One row an image. Every value is text: 007 stays 007, and NA is a label like any other.
 
-    path, label, group   names of the columns; a column named `group` or `split` is used without being asked for
+    path, label, group, split   names of the columns; one named `group` or `split` is used without being asked for
     Paths are relative to `root`, or to the table's own folder where `root` has none of them.
     Raises DataError where the table cannot be read, lacks a column or a label, leaves the root, or contradicts itself.
     """
+    asked = {"group": group, "split": split}
     columns = _read(
-        table, [path, label, *([group] if group else [])], optional=["split", *([] if group else ["group"])]
+        table,
+        [path, label, *filter(None, asked.values())],
+        optional=[name for name, named_so in asked.items() if named_so is None],
     )
     paths, labels = columns[path].to_pylist(), _trimmed(columns[label])
     groups = columns.get(group or "group")
-    splits = columns.get("split")
+    splits = columns.get(split or "split")
     _all_filled(table, path, paths)
     _all_filled(table, label, labels)
     base = _base(table, root, paths)
@@ -47,7 +52,7 @@ def of_table(table: Path, root: Path, *, path: str, label: str, group: str | Non
     listing = Listing(base)
     listing.files, listing.labels = [str(file) for file in files], labels
     listing.groups = None if groups is None else [text or None for text in _trimmed(groups)]
-    listing.splits = None if splits is None else _splits(table, _trimmed(splits))
+    listing.splits = None if splits is None else _splits(table, split or "split", _trimmed(splits))
     return _without_repeated(table, listing)
 
 
@@ -149,11 +154,11 @@ def _below(name: str, base: Path) -> str | None:
     return file.removeprefix(above) if file.startswith(above) else None
 
 
-def _splits(table: Path, values: list[str]) -> list[str]:
+def _splits(table: Path, column: str, values: list[str]) -> list[str]:
     if wrong := {value for value in values if value.lower() not in SPLIT_NAMES}:
         raise DataError(
-            f"{table}: the column 'split' holds {named(sorted(wrong))}. Write train, val or test in every row, or name "
-            f"the column differently to have the rows divided."
+            f"{table}: the column {column!r} holds {named(sorted(wrong))}. Write train, val or test in every row, or "
+            f"name the column differently to have the rows divided."
         )
     return [SPLIT_NAMES[value.lower()] for value in values]
 

@@ -1,0 +1,318 @@
+"""Check: files -> findings. What is wrong with a data set before anything learns from it; nothing of it is changed.
+
+Read top to bottom: look at every file, divide as a training would, then compare: copies, look-alikes, leaks.
+
+Legend: N files, P pairs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from instar.engine.scan import headers, inspection, likeness
+from instar.engine.scan.headers import Headers
+from instar.engine.scan.inspection import Inspection
+from instar.engine.scan.listing import ENDINGS, Listing
+from instar.errors import DataError
+from instar.manifest import SPLITS, Manifest, Skipped
+
+ALIKE = 6  # bits of 64 in which pictures may differ: on CIFAR-10 nearly all pairs up to here are the same scene
+
+_BINS = 24
+
+
+@dataclass(frozen=True)
+class Same:
+    """Rows that are one picture: copies of one file, or pictures that look alike.
+
+    rows       numbers of the files
+    labels     their labels, each once, sorted
+    splits     the splits they are in, each once
+    distance   bits of 64 in which their likeness differs; None for copies
+    """
+
+    rows: tuple[int, ...]
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    distance: int | None = None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether one of them is learnt from and another scored, or one of the labels is wrong."""
+        return len(self.labels) > 1 or len(self.splits) > 1
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found about N files.
+
+    found       the files, with labels
+    looked      what is in them
+    reason_N    why a file cannot be used; '' where it can
+    split_N     the split a training would put it in; '' for none
+    manifest    the division; None where training would refuse the data, and `refusal` says why
+    skipped     what no row can be made of
+    copies      files with the same bytes
+    alike       pairs of pictures that look alike; `all_alike` is whether there are no more
+    torn        groups that are in more than one split, with these
+    """
+
+    found: Listing
+    looked: Inspection
+    reason_N: np.ndarray
+    split_N: np.ndarray
+    manifest: Manifest | None
+    refusal: str
+    skipped: tuple[Skipped, ...]
+    copies: tuple[Same, ...]
+    alike: tuple[Same, ...]
+    all_alike: bool
+    torn: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def broken(self) -> list[Skipped]:
+        """The files that cannot be used, with reasons."""
+        bad = np.flatnonzero(self.reason_N != "").tolist()
+        return [*self.skipped, *(Skipped(self.found.files[row], str(self.reason_N[row])) for row in bad)]
+
+    @property
+    def count(self) -> int:
+        """How many things were found that somebody should look at."""
+        return len(self.broken) + len(self.copies) + len(self.alike) + len(self.torn) + bool(self.refusal)
+
+    def name(self, row: int) -> str:
+        """What a file's row is called in a manifest."""
+        return (self.found.ids or self.found.files)[row]
+
+
+def check(
+    found: Listing,
+    divide: Callable[[Headers], Manifest],
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Findings:
+    """Look at every file of a listing, and find what is wrong with the whole.
+
+    divide     makes the manifest a training would have; its DataError becomes `refusal`
+    workers    processes that look; None for one a usable processor
+    progress   told how many of how many files were looked at
+    """
+    total = len(found.files)
+    looked = inspection.inspect(found.root, found.files, workers=workers, progress=lambda done: progress(done, total))
+    heads = looked.headers()
+    if found.others is not None:
+        pictures = all(file.lower().endswith(ENDINGS) for file in found.others)
+        heads = headers.of_both(heads, (headers.check if pictures else headers.plain)(found.root, found.others))
+    manifest, refusal = None, ""
+    try:
+        manifest = divide(heads)
+    except DataError as error:
+        refusal = str(error)
+    split_N = _splits(found, manifest)
+    copies = tuple(_copies(found, looked, split_N))
+    alike, whole = _alike(found, looked, split_N, copies)
+    return Findings(
+        found=found,
+        looked=looked,
+        reason_N=heads.reason_N,
+        split_N=split_N,
+        manifest=manifest,
+        refusal=refusal,
+        skipped=tuple(found.skipped),
+        copies=copies,
+        alike=alike,
+        all_alike=whole,
+        torn=tuple(_torn(found, split_N)),
+    )
+
+
+def _splits(found: Listing, manifest: Manifest | None) -> np.ndarray:
+    if manifest is None:
+        return np.array(found.splits or [""] * len(found.files), object)
+    split_of = dict(zip(manifest.ids, manifest.table["split"].to_pylist(), strict=True))
+    return np.array([split_of.get(name, "") for name in found.ids or found.files], object)
+
+
+def _copies(found: Listing, looked: Inspection, split_N: np.ndarray) -> Iterator[Same]:
+    """Files with the same bytes, those that leak first."""
+    checksum_N = looked.column("checksum").astype(str)
+    usable = np.flatnonzero((checksum_N != "") & (looked.column("reason").astype(str) == ""))
+    _, number, count = np.unique(checksum_N[usable], return_inverse=True, return_counts=True)
+    of_many = np.flatnonzero(count[number] > 1)
+    order = of_many[np.argsort(number[of_many], kind="stable")]
+    parts = np.split(usable[order], np.flatnonzero(np.diff(number[order])) + 1) if len(order) else []
+    yield from sorted((_same(part.tolist(), found, split_N) for part in parts), key=_order)
+
+
+def _alike(
+    found: Listing, looked: Inspection, split_N: np.ndarray, copies: tuple[Same, ...]
+) -> tuple[tuple[Same, ...], bool]:
+    """Pairs of pictures that look alike and are no copies, those that leak first. Of copies the first stands."""
+    hash_N = looked.column("likeness").copy()
+    for same in copies:
+        hash_N[list(same.rows[1:])] = 0
+    first, second, differ, whole = likeness.pairs(hash_N, ALIKE)
+    pairs = zip(first.tolist(), second.tolist(), differ.tolist(), strict=True)
+    return tuple(sorted((_same([a, b], found, split_N, bits) for a, b, bits in pairs), key=_order)), whole
+
+
+def _same(rows: list[int], found: Listing, split_N: np.ndarray, distance: int | None = None) -> Same:
+    labels = tuple(sorted({found.labels[row] for row in rows}))
+    present = {split_N[row] for row in rows}
+    return Same(tuple(rows), labels, tuple(name for name in SPLITS if name in present), distance)
+
+
+def _order(same: Same) -> tuple[Any, ...]:
+    """Two labels first, then two splits, then the nearest."""
+    return len(same.labels) < 2, len(same.splits) < 2, same.distance or 0, same.rows
+
+
+def _torn(found: Listing, split_N: np.ndarray) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Groups that are in more than one split; only a table or folders that divide can do that."""
+    splits: dict[str, set[str]] = {}
+    for group, split in zip(found.groups or (), split_N.tolist(), strict=False):
+        if group is not None and split:
+            splits.setdefault(group, set()).add(split)
+    for group in sorted(splits):
+        if len(splits[group]) > 1:
+            yield group, tuple(name for name in SPLITS if name in splits[group])
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+def facts(findings: Findings) -> dict[str, Any]:
+    """Everything that was found, as plain JSON values."""
+    found, looked = findings.found, findings.looked
+    good_N = findings.reason_N == ""
+    width_N, height_N = looked.column("width")[good_N], looked.column("height")[good_N]
+    bytes_N = looked.column("bytes")
+    return {
+        "root": str(found.root),
+        "files": len(found.files),
+        "images": int(good_N.sum()),
+        "bytes": int(bytes_N[bytes_N > 0].sum()),
+        "opened": looked.new,
+        "ignored": found.ignored,
+        "classes": classes(findings),
+        "imbalance": imbalance(findings),
+        "width": _spread(width_N),
+        "height": _spread(height_N),
+        "aspect": _spread(width_N / np.maximum(height_N, 1), digits=3),
+        "sides": _histogram(np.minimum(width_N, height_N), whole=True),
+        "aspects": _histogram(width_N / np.maximum(height_N, 1)),
+        "modes": _counts(looked.column("mode")[good_N]),
+        "formats": _counts(looked.column("format")[good_N]),
+        "channels": [asdict(channel) for channel in inspection.channels(looked.table)],
+        "splits": {name: count for name in SPLITS if (count := findings.split_N.tolist().count(name))},
+        "broken": [{"file": one.file, "reason": one.reason} for one in findings.broken],
+        "copies": [_told(findings, same) for same in findings.copies],
+        "alike": [_told(findings, same) for same in findings.alike],
+        "all_alike": findings.all_alike,
+        "groups_in_two_splits": {group: list(splits) for group, splits in findings.torn},
+        "refusal": findings.refusal,
+        "notes": notes(findings),
+        "findings": findings.count,
+    }
+
+
+def classes(findings: Findings) -> dict[str, dict[str, int]]:
+    """Good images of each class, in all and by split; the largest class first."""
+    counts: dict[str, Counter[str]] = {}
+    triples = zip(findings.found.labels, findings.split_N.tolist(), findings.reason_N.tolist(), strict=True)
+    for label, split, reason in triples:
+        if not reason:
+            counts.setdefault(label, Counter()).update({"images": 1, split: 1})
+    ordered = sorted(counts, key=lambda label: (-counts[label]["images"], label))
+    return {label: {name: counts[label][name] for name in ("images", *SPLITS)} for label in ordered}
+
+
+def imbalance(findings: Findings) -> float:
+    """How many times more images the largest class has than the smallest; 0 without classes."""
+    sizes = [count["images"] for count in classes(findings).values()]
+    return round(max(sizes) / min(sizes), 2) if sizes else 0.0
+
+
+def notes(findings: Findings) -> list[str]:
+    """Sentences on what else should be known."""
+    manifest = findings.manifest
+    told = manifest.statistics["notes"] if manifest else [*findings.found.notes, *findings.looked.notes]
+    if not findings.all_alike:
+        told = [*told, "so many pictures look alike that not every pair of them is listed"]
+    return list(dict.fromkeys(told))
+
+
+def quarantine(findings: Findings) -> list[tuple[str, str]]:
+    """Ids to leave out, with reasons: broken files; of copies all but the first; all, where their labels differ.
+
+    Pictures that merely look alike are not among them: whether they are the same is for a person to say.
+    """
+    bad = np.flatnonzero(findings.reason_N != "").tolist()
+    listed = [(findings.name(row), str(findings.reason_N[row])) for row in bad]
+    for same in findings.copies:
+        if len(same.labels) > 1:
+            reason = f"the same picture under {len(same.labels)} labels: {', '.join(same.labels)}"
+            listed += [(findings.name(row), reason) for row in same.rows]
+        else:
+            # What is scored stays, so that a test set that others use too is still the same.
+            rank = {row: -SPLITS.index(findings.split_N[row] or "train") for row in same.rows}
+            first, *others = sorted(same.rows, key=lambda row: (rank[row], row))
+            listed += [(findings.name(row), f"a copy of {findings.name(first)}") for row in others]
+    return listed
+
+
+def _told(findings: Findings, same: Same) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "rows": [
+            {"id": findings.name(row), "label": findings.found.labels[row], "split": findings.split_N[row]}
+            for row in same.rows
+        ],
+        "labels": list(same.labels),
+        "splits": list(same.splits),
+    }
+    return told if same.distance is None else {**told, "distance": same.distance}
+
+
+def _spread(value_N: np.ndarray, digits: int = 0) -> dict[str, float]:
+    """Smallest, median and largest."""
+    if not len(value_N):
+        return {}
+    ends = {"least": value_N.min(), "median": np.median(value_N), "most": value_N.max()}
+    return {name: round(float(value), digits) if digits else int(value) for name, value in ends.items()}
+
+
+def _histogram(value_N: np.ndarray, *, whole: bool = False) -> dict[str, list[float]]:
+    """Counts between edges of equal ratio.
+
+    whole   the values are whole numbers, and the edges too
+    """
+    if not len(value_N):
+        return {"edges": [], "counts": []}
+    low, high = float(value_N.min()), float(value_N.max())
+    edges = np.geomspace(low, max(high, low * 1.000001), _BINS + 1) if high > low else np.array([low, low])
+    edges = np.unique(np.round(edges)) if whole else np.unique(np.round(edges, 3))
+    if len(edges) < 2:
+        return {"edges": [float(edges[0])] * 2, "counts": [len(value_N)]}
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+    return {"edges": edges.tolist(), "counts": np.histogram(value_N, edges)[0].tolist()}
+
+
+def mosaic(findings: Findings, each: int) -> dict[str, list[str]]:
+    """For each class, the largest first, the ids of some good images, spread over its files."""
+    rows_of: dict[str, list[int]] = {}
+    for row in np.flatnonzero(findings.reason_N == "").tolist():
+        rows_of.setdefault(findings.found.labels[row], []).append(row)
+    return {
+        label: [findings.name(rows_of[label][at * len(rows_of[label]) // each]) for at in range(each)]
+        if len(rows_of[label]) > each
+        else [findings.name(row) for row in rows_of[label]]
+        for label in classes(findings)
+    }
+
+
+def _counts(value_N: np.ndarray) -> dict[str, int]:
+    return {str(name): count for name, count in Counter(value_N.tolist()).most_common()}

@@ -1,0 +1,95 @@
+"""Exclusion lists: what is left out, by name or by content, without moving a file. Quarantine lists are such lists.
+
+A list is a CSV file with a column `id`, `path` or `hash` (others, such as `reason`, are for people), or plain text with
+one entry a line. A hash is xxh3-128 of the content in 32 hexadecimal digits, and leaves out every copy.
+"""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from instar.engine.scan.listing import Listing, named
+from instar.errors import DataError
+
+COLUMNS = ("id", "path", "hash")
+_HASH = re.compile(r"[0-9a-f]{32}")
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """What a list leaves out: its entries, each an id, a path or a hash, and those that may be hashes."""
+
+    path: Path
+    entries: frozenset[str]
+    hashes: frozenset[str]
+
+
+def read(path: Path) -> Excluded:
+    """The entries of a list. Raises DataError where it cannot be read, or a CSV file has no column that is known."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read(_MOST_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: this list cannot be read ({error}). Write UTF-8 text, one id or path a line."
+        ) from error
+    if path.suffix.lower() == ".csv":
+        entries = _of_csv(path, text)
+    else:
+        lines = (line.removesuffix("\r") for line in text.split("\n"))
+        entries = [line for line in lines if line.strip() and not line.startswith("#")]
+    return Excluded(path, frozenset(entries), frozenset(filter(_HASH.fullmatch, entries)))
+
+
+@dataclass(frozen=True)
+class Left:
+    """The rows that stay, and sentences on what went and on lines that named nothing."""
+
+    rows: list[int]
+    notes: list[str]
+
+
+def left(found: Listing, excluded: Excluded, checksums: Callable[[], Sequence[str]]) -> Left:
+    """What is left of a listing.
+
+    checksums   gives xxh3-128 of every row's files in hexadecimal; asked only where the list holds a hash
+    """
+    root = f"{os.fspath(found.root).rstrip('/')}/"
+    entries = {entry.removeprefix(root).removeprefix("./") for entry in excluded.entries}
+    called = [found.files, *filter(None, (found.ids, found.others, checksums() if excluded.hashes else None))]
+    rows = [row for row, names in enumerate(zip(*called, strict=True)) if entries.isdisjoint(names)]
+    notes = [f"{len(found.files) - len(rows)} images are left out as {excluded.path} says"]
+    if strangers := entries.difference(*called, (one.file for one in found.skipped)):
+        notes.append(f"{len(strangers)} lines of {excluded.path.name} name nothing here: {named(sorted(strangers))}")
+    return Left(rows, notes)
+
+
+def write(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write a list of ids with reasons, whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            csv.writer(file).writerows([("id", "reason"), *rows])
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: the list cannot be written ({error.strerror}). Name another place.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _of_csv(path: Path, text: str) -> list[str]:
+    rows = csv.reader(io.StringIO(text, newline=""))
+    head = [name.strip().lower() for name in next(rows, [])]
+    column = next((head.index(name) for name in COLUMNS if name in head), None)
+    if column is None:
+        raise DataError(
+            f"{path}: none of its columns is called {', '.join(COLUMNS)}; it has {named(head)}. Name one so."
+        )
+    return [row[column] for row in rows if len(row) > column and row[column].strip()]

@@ -1,0 +1,117 @@
+"""Remembered: what was found out about files, kept in pieces in the cache folder so that a kill loses at most one.
+
+Each piece is a Parquet file that is written whole or not at all; when all is done they become one. An answer holds
+while the file's size and time of change do. Whatever is wrong with the cache is a note, and no error.
+
+Legend: N files.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from instar.engine.loading.cores import usable_cpus
+from instar.engine.scan import headers
+
+_AT_ONCE = 1024  # files a thread looks at in one go
+
+STATE = [("file", pa.string()), ("bytes", pa.int64()), ("changed_ns", pa.int64())]
+
+
+class Remembered:
+    """The answers of one kind about the files of one folder.
+
+    schema    columns of an answer: STATE first, then whatever was found
+    version   of what is found and how; answers of another version are forgotten
+    note      a sentence where the cache could not be used; '' otherwise
+    """
+
+    def __init__(self, kind: str, root: Path, schema: pa.Schema, *, version: str):
+        self.note = ""
+        name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
+        self._folder = headers.cache_folder() / kind / name
+        self._schema = schema.with_metadata({"instar.version": version})
+        self._version = version.encode()
+
+    def read(self, files: Sequence[str]) -> tuple[pa.Table, np.ndarray]:
+        """What is known: a table of answers, and for each of these files its row in it, int64; -1 for none.
+
+        The newest answer about a file counts. Whether it still holds is for the caller to see.
+        """
+        tables = []
+        for path in sorted(self._folder.glob("*.parquet")) if self._folder.is_dir() else ():
+            try:
+                table = pq.read_table(path, partitioning=None)
+            except (OSError, pa.ArrowException) as error:
+                self.note = f"{path}: this piece of the cache could not be read ({error})"
+                continue
+            if (table.schema.metadata or {}).get(b"instar.version") == self._version:
+                tables.append(table.select(self._schema.names).cast(self._schema))
+        known = pa.concat_tables(tables).combine_chunks() if tables else self._schema.empty_table()
+        if not len(known):
+            return known, np.full(len(files), -1, np.int64)
+        # index_in gives the first of equal names, so the newest have to come first.
+        backwards = known["file"].combine_chunks().take(pa.array(np.arange(len(known))[::-1]))
+        place_N = pc.fill_null(pc.index_in(pa.array(files, pa.string()), value_set=backwards), len(known))
+        return known, len(known) - 1 - place_N.to_numpy().astype(np.int64)
+
+    def add(self, answers: pa.Table) -> None:
+        """Keep some new answers."""
+        # Names sort by time, over any number of runs; two processes at once do not meet.
+        self._write(answers, f"{self._next():012d}-{os.getpid()}.parquet")
+
+    def replace(self, answers: pa.Table) -> None:
+        """Keep these answers and forget all pieces before them."""
+        before = set(self._folder.glob("*.parquet")) if self._folder.is_dir() else set()
+        name = f"{self._next():012d}-{os.getpid()}.parquet"
+        if self._write(answers, name):
+            for path in before - {self._folder / name}:
+                with suppress(OSError):
+                    path.unlink()
+
+    def _next(self) -> int:
+        numbers = (
+            [path.name.partition("-")[0] for path in self._folder.glob("*.parquet")] if self._folder.is_dir() else []
+        )
+        return max((int(number) for number in numbers if number.isdigit()), default=0) + 1
+
+    def _write(self, answers: pa.Table, name: str) -> bool:
+        part = self._folder / f"{name}.part"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(answers.cast(self._schema), part, compression="zstd")
+            part.replace(self._folder / name)
+        except (OSError, pa.ArrowException) as error:
+            self.note = (
+                f"{self._folder}: what was found cannot be kept ({error}), so the next time every file is read again. "
+                f"Name another folder in INSTAR_CACHE."
+            )
+            with suppress(OSError):
+                part.unlink()
+            return False
+        return True
+
+
+def holding(root: Path, files: Sequence[str], known: pa.Table, place_N: np.ndarray) -> np.ndarray:
+    """Which files are as they were when the answer about them was found, bool. Looks at sizes and times, in threads."""
+    state_M = list(zip(known["bytes"].to_pylist(), known["changed_ns"].to_pylist(), strict=True))
+    folder, rows = f"{root}/", np.flatnonzero(place_N >= 0)
+
+    def look(part: np.ndarray) -> list[bool]:
+        asked = zip(part.tolist(), place_N[part].tolist(), strict=True)
+        return [headers.state(folder + files[row]) == state_M[at] for row, at in asked]
+
+    held_N = np.zeros(len(files), bool)
+    parts = [rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE)]
+    with ThreadPoolExecutor(min(32, 4 * usable_cpus())) as threads:
+        for part, answer in zip(parts, threads.map(look, parts), strict=True):
+            held_N[part] = answer
+    return held_N
