@@ -63,6 +63,10 @@ class Learner(ABC):
     def summary(self, counts: Mapping[str, Tensor]) -> dict[str, float]:
         """Scores over the training rows since the counts were last zero."""
 
+    def seen(self, counts: Mapping[str, Tensor]) -> list[int]:
+        """Rows of each class that were trained on since the counts were last zero; nothing where rows have no class."""
+        return []
+
     def after_step(self, progress: Progress) -> None:  # noqa: B027 - most tasks have nothing to do here
         """Called after each optimiser step."""
 

@@ -283,11 +283,14 @@ def _newest_lines(path: Path, window: int = 8192) -> list[str]:
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - window))
-            tail = file.read().decode("utf-8", "replace")
+            while True:
+                file.seek(max(0, size - window))
+                tail = file.read().decode("utf-8", "replace")
+                if window >= size or tail.count("\n") > 1:
+                    return tail.splitlines()[::-1]
+                window *= 16  # one line, with a number for each of thousands of classes
     except OSError:
         return []
-    return tail.splitlines()[::-1]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from instar import evaluate
 from instar import experiment as experiments
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loop import is_better, stops_early
@@ -280,3 +281,22 @@ def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path):
     manifest = prepare.manifest(experiment.data, experiment.seed)
     with pytest.raises(ConfigError, match="fewer than the 4 processes"):
         planning.plan(experiment, manifest, Machine(device="cpu"), devices=4)
+
+
+@pytest.mark.parametrize("balance", ["none", "oversample", "sqrt"])
+def test_what_was_seen_of_each_class_is_counted_and_is_what_the_balance_promises(tmp_path, balance):
+    root = folder_of_images(tmp_path / "data", classes=3, each=24)
+    for number in range(6, 24):
+        (root / "class 2's" / f"{number:04d}.png").unlink()
+    settings = {"task__balance": balance, "train__epochs": 3, "train__batch": 6, "data__split": {"test": 0, "val": 0.2}}
+    with pytest.raises(Again):
+        train(tmp_path, root=root, fault="step.end:9:term", **settings)
+    outcome = train(tmp_path, root=root, **settings)
+    total_K = np.sum([line["seen"] for line in outcome.run.metrics() if line["kind"] == "val"], axis=0)
+    plan = outcome.plan
+    assert sum(total_K) == plan.total_samples
+    assert total_K == pytest.approx(np.array(plan.quotas_K) * plan.total_samples / plan.epoch_samples, abs=plan.batch)
+    if balance == "oversample":
+        assert total_K.max() - total_K.min() <= plan.batch
+    evaluate.report(outcome.run)
+    assert ">Balance</h2>" in outcome.run.report.read_text()

@@ -191,12 +191,14 @@ def _evaluate(training: Training, pace: Pace) -> None:
         return _act(training, Agreed(stop=True, save=True))
     if not _logged_since(training, standing.evaluated_at):
         _log(training, pace, _rate(training))
-    learnt = learner.summary({name: training.world.sum(count.cpu().clone()) for name, count in learner.counts.items()})
+    counts = {name: training.world.sum(count.cpu().clone()) for name, count in learner.counts.items()}
+    learnt, seen = learner.summary(counts), learner.seen(counts)
     for count in learner.counts.values():
         count.zero_()
     value = scores.get(training.metric)
     improved = value is not None and is_better(value, standing.best.get("value"), training.mode)
     line = {"kind": "val", **training.where(), **scores, **{f"train_{name}": score for name, score in learnt.items()}}
+    line |= {"seen": seen} if seen else {}
     training.metrics.write({**line, "lr": _rate(training), "best": improved, **pace.speeds()})
     value, improved = _shared(training.world, value, improved)
     standing.evaluated_at = standing.samples

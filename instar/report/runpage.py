@@ -9,7 +9,7 @@ from typing import Any
 import instar
 from instar.documents import read as read_document
 from instar.errors import InstarError
-from instar.report import learning, lineage, timeline
+from instar.report import balance, learning, lineage, timeline
 from instar.report.blocks import Code, Note, Page, Quote, Section, Text
 from instar.run import Run
 
@@ -36,6 +36,7 @@ def page(
     sections = (
         *opening,
         *_learning(metrics, turns, plan, metric, mode),
+        *filter(None, [balance.section(metrics, plan)]),
         *(section for section in results if section.title),
         _methods(lineage.methods(experiment, plan, start, result_sentence(scores, split, best, metric))),
         Section(

@@ -113,6 +113,10 @@ class Classifier(Learner):
     def summary(self, counts: "Mapping[str, Tensor]") -> dict[str, float]:
         return summary(counts)
 
+    def seen(self, counts: "Mapping[str, Tensor]") -> list[int]:
+        """The labels the loss was given; where images are mixed, those of the larger share."""
+        return counts["confusion"].sum(1).tolist()
+
     def _mixed(self, image_BCHW: "Tensor", label_B: "Tensor", progress: "Progress") -> "dict[str, Tensor]":
         import torch
 
