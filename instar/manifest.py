@@ -161,8 +161,8 @@ def _digest_of_texts(column: pa.ChunkedArray) -> bytes:
     return lengths.digest() + letters.digest()
 
 
-def write(manifest: Manifest, path: Path) -> None:
-    """Write one Parquet file, whole or not at all."""
+def metadata(manifest: Manifest) -> dict[str, str]:
+    """All of a manifest that is not its table, as the metadata of that table's schema."""
     about = {
         "root": os.fspath(manifest.root),
         "classes": manifest.classes,
@@ -170,11 +170,31 @@ def write(manifest: Manifest, path: Path) -> None:
         "statistics": manifest.statistics,
     }
     # JSON in ASCII: any name survives, also one that is not UTF-8.
-    metadata = {f"instar.{key}": json.dumps(value) for key, value in about.items()}
+    return {f"instar.{key}": json.dumps(value) for key, value in about.items()}
+
+
+def of_table(table: pa.Table) -> Manifest:
+    """The manifest of a table with its metadata. Raises DataError where something is missing."""
+    try:
+        more = [name for name in MORE.names if name in table.column_names]
+        about = _about(table.schema)
+        return Manifest(
+            Path(about["root"]),
+            table.select([*SCHEMA.names, *more]).cast(pa.schema([*SCHEMA, *(MORE.field(name) for name in more)])),
+            tuple(about["classes"]),
+            tuple(Skipped(*one) for one in about["skipped"]),
+            about["statistics"],
+        )
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"this is not a whole manifest ({error}).") from error
+
+
+def write(manifest: Manifest, path: Path) -> None:
+    """Write one Parquet file, whole or not at all."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
-            pq.write_table(manifest.table.replace_schema_metadata(metadata), file, compression="zstd")
+            pq.write_table(manifest.table.replace_schema_metadata(metadata(manifest)), file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -187,17 +207,8 @@ def read(path: Path) -> Manifest:
     if not path.exists():
         raise DataError(f"{path}: no manifest is there. `instar prepare` writes one, and so does every training.")
     try:
-        more = [name for name in MORE.names if name in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=[*SCHEMA.names, *more], partitioning=None)
-        about = _about(table.schema)
-        return Manifest(
-            Path(about["root"]),
-            table.cast(pa.schema([*SCHEMA, *(MORE.field(name) for name in more)])),
-            tuple(about["classes"]),
-            tuple(Skipped(*one) for one in about["skipped"]),
-            about["statistics"],
-        )
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        return of_table(pq.read_table(path, partitioning=None))
+    except (OSError, DataError, pa.ArrowException) as error:
         raise DataError(f"{path}: is not a whole manifest ({error}). Remove it, and make it again.") from error
 
 

@@ -91,9 +91,13 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
     """
     if data.manifest is not None:
         return _as_prepared(data, data.manifest, progress)
+    if (known := whole.recall(data, seed)) is not None:
+        return known
     found, rare = listed(data, seed)
     heads = _looked_at(found.root, found.files, found.others, progress)
-    return of_listing(found, heads, data, seed, rare=rare)
+    made = of_listing(found, heads, data, seed, rare=rare)
+    whole.remember(data, seed, found, made)
+    return made
 
 
 def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: dict[str, int]) -> Manifest:

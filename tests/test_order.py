@@ -111,3 +111,27 @@ def test_impossible_quotas_are_refused():
         Order([np.arange(3), np.arange(0)], [3, 1], seed=0)
     with pytest.raises(ValueError, match="no samples"):
         Order([np.arange(3)], [0], seed=0)
+
+
+def test_rows_that_lie_together_may_be_ranges_and_take_no_memory():
+    sizes, quotas = [3, 50, 7], [20, 20, 20]
+    starts = np.cumsum([0, *sizes])
+    ranges = [range(int(at), int(at) + size) for at, size in zip(starts, sizes, strict=False)]
+    as_ranges, as_rows = (Order(rows, quotas, seed=4) for rows in (ranges, [np.array(rows) for rows in ranges]))
+    positions = np.arange(200)
+    assert np.array_equal(as_ranges.draw(positions).row_N, as_rows.draw(positions).row_N)
+    assert as_ranges.companions(55).tolist() == as_rows.companions(55).tolist() == list(range(53, 60))
+
+
+def test_a_balanced_draw_from_a_hundred_million_rows_takes_no_time_and_no_memory():
+    """torch's WeightedRandomSampler refuses more than 2^24 rows."""
+    tracemalloc.start()
+    rows = [range(at * 10**6, (at + 1) * 10**6) for at in range(99)] + [range(99 * 10**6, 10**8)]
+    order = Order(rows, [10**6] * 100, seed=0)
+    begun = time.perf_counter()
+    drawn = order.draw(np.arange(9_999_000, 10_001_000))
+    assert time.perf_counter() - begun < 0.5
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+    assert len(np.unique(drawn.row_N)) == 2000
+    assert np.bincount(drawn.row_N // 10**6, minlength=100).max() < 60

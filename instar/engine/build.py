@@ -58,5 +58,11 @@ def order(manifest: Manifest, plan: Plan) -> Order:
     rows = manifest.rows("train")
     targets = manifest.targets[rows]
     by_class = np.argsort(targets, kind="stable")
-    rows_of_class = np.split(rows[by_class], np.cumsum(plan.class_counts_K)[:-1])
+    rows_of_class = [_as_range(part) for part in np.split(rows[by_class], np.cumsum(plan.class_counts_K)[:-1])]
     return Order(rows_of_class, plan.quotas_K, seed=plan.seed)
+
+
+def _as_range(rows: np.ndarray) -> np.ndarray | range:
+    """Ascending rows, as a range where none is missing."""
+    whole = len(rows) > 0 and int(rows[-1]) - int(rows[0]) == len(rows) - 1
+    return range(int(rows[0]), int(rows[-1]) + 1) if whole else rows

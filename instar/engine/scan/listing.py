@@ -6,6 +6,7 @@ sorted by folder and then by name.
 
 import difflib
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ NOT_UTF8 = "its name is not UTF-8; rename it"
 NO_CLASSES = "it has no class folders, so its images have no label"
 CIRCLE = "a symbolic link to a folder that is read anyway"
 
+FolderState = tuple[int, int, int, int]
+
 
 @dataclass
 class Listing:
@@ -40,6 +43,7 @@ class Listing:
     others    the second file of each sample; None where a sample is one file
     groups    None where there are no groups; a file's group may be None too
     splits    train, val or test; None where nobody divided the files yet
+    folders   every folder that was read, with what `folder_state` said of it before
     skipped   files that no row can be made of
     ignored   number of other files that are no images
     notes     sentences for the user
@@ -52,6 +56,7 @@ class Listing:
     others: list[str] | None = None
     groups: list[str | None] | None = None
     splits: list[str] | None = None
+    folders: dict[str, FolderState] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     ignored: int = 0
     notes: list[str] = field(default_factory=list)
@@ -94,6 +99,7 @@ def of_folder(root: Path, *, as_torchvision: bool = False) -> Listing:
         listing.notes.append(f"{loose} images lie outside the class folders and have no label")
     listing.skipped += walk.skipped
     listing.ignored = walk.ignored + loose
+    listing.folders = walk.folders
     if not listing.files and not walk.skipped:
         raise DataError(_nothing_found(root, folders, loose, walk.ignored))
     return listing
@@ -127,7 +133,7 @@ def _add_classes(listing: Listing, walk: "_Walk", part: str, folders: list[str],
     for label in folders:
         prefix = f"{part}/{label}" if part else label
         files = walk.images(listing.root, prefix)
-        good = [file for file in files if is_utf8(file)]
+        good = files if "".join(files).isascii() else [file for file in files if is_utf8(file)]
         if len(good) < len(files):
             listing.skipped += [Skipped(printable(file), NOT_UTF8) for file in files if not is_utf8(file)]
         elif not good:
@@ -162,13 +168,16 @@ class _Walk:
 
     def __init__(self, endings: tuple[str, ...], *, hidden: bool):
         self._endings = endings
+        self._spelt = (*endings, *(ending.upper() for ending in endings))
         self._hidden = hidden
         self.ignored = 0
+        self.folders: dict[str, FolderState] = {}
         self.skipped: list[Skipped] = []
 
     def top(self, folder: Path) -> tuple[list[str], int]:
         """The sorted names of the folders in a folder, and how many images lie beside them."""
         folders, images = [], 0
+        self._note(os.fspath(folder))
         for entry in _entries(os.fspath(folder)):
             if entry.name.startswith(".") and not self._hidden:
                 continue
@@ -182,13 +191,13 @@ class _Walk:
         """All images below one class folder, as ImageFolder sorts them."""
         found: dict[str, list[str]] = {}
         links: list[tuple[str, frozenset[tuple[int, int]]]] = []
-        seen = {_identity(os.fspath(root))}
+        seen = {self._note(os.fspath(root))}
         waiting = [(prefix, frozenset(seen))]
         while waiting or links:
             # Links come last, so that what they lead to is found where it really lies.
             linked = not waiting
             place, above = waiting.pop() if waiting else links.pop(0)
-            identity = _identity(f"{root}/{place}")
+            identity = self._note(f"{root}/{place}")
             if identity in above or (linked and not self._hidden and identity in seen):
                 self.skipped.append(Skipped(printable(place), CIRCLE))
                 continue
@@ -197,22 +206,40 @@ class _Walk:
             deeper = [(f"{place}/{name}", above | {identity}, is_link) for name, is_link in inside]
             waiting += [(inner, all_above) for inner, all_above, is_link in deeper if not is_link]
             links += sorted((inner, all_above) for inner, all_above, is_link in deeper if is_link)
-        return [f"{place}/{name}" for place in sorted(found) for name in found[place]]
+        return [path for place in sorted(found) for path in map(f"{place}/".__add__, found[place])]
+
+    def _note(self, folder: str) -> tuple[int, int]:
+        """The identity of a folder, whose state is kept: of the first time, as what is read later is no older."""
+        if folder not in self.folders:
+            try:
+                self.folders[folder] = folder_state(folder)
+            except OSError as error:
+                raise DataError(f"{printable(folder)}: this folder cannot be read ({error.strerror}).") from error
+        return self.folders[folder][:2]
 
     def _folder(self, path: str) -> tuple[list[str], list[tuple[str, bool]]]:
         """The sorted images of one folder, and its folders with whether each is a symbolic link."""
-        images, folders = [], []
-        for entry in _entries(path):
-            name = entry.name
-            if name[0] == "." and not self._hidden:
-                continue
-            if _is_folder(entry):
-                folders.append((name, entry.is_symlink()))
-            elif name.lower().endswith(self._endings):
-                images.append(name)
-            else:
-                self.ignored += 1
-        images.sort()
+        names, folders = [], []
+        try:
+            with os.scandir(path) as entries:
+                # Half a million times: what can be asked once for all names is asked below.
+                for entry in entries:
+                    try:
+                        is_folder = entry.is_dir()
+                    except OSError:  # a link to itself
+                        is_folder = False
+                    if is_folder:
+                        folders.append((entry.name, entry.is_symlink()))
+                    else:
+                        names.append(entry.name)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        names.sort()
+        if not self._hidden:
+            folders = [folder for folder in folders if folder[0][0] != "."]
+            del names[bisect_left(names, ".") : bisect_left(names, "/")]  # "/" comes next after "."
+        images = [name for name in names if name.endswith(self._spelt) or name.lower().endswith(self._endings)]
+        self.ignored += len(names) - len(images)
         return images, folders
 
 
@@ -221,9 +248,13 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        raise DataError(
-            f"{printable(folder)}: this folder cannot be read ({error.strerror}). Allow reading it, or move it away."
-        ) from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: str, error: OSError) -> DataError:
+    return DataError(
+        f"{printable(folder)}: this folder cannot be read ({error.strerror}). Allow reading it, or move it away."
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -233,12 +264,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _identity(folder: str) -> tuple[int, int]:
-    try:
-        status = os.stat(folder)  # noqa: PTH116 - a text, as scandir gives it
-    except OSError as error:
-        raise DataError(f"{printable(folder)}: this folder cannot be read ({error.strerror}).") from error
-    return status.st_dev, status.st_ino
+def folder_state(folder: str) -> FolderState:
+    """Which folder it is (device, number) and when it changed (its time, and the time nobody can set), nanoseconds."""
+    status = os.stat(folder)  # noqa: PTH116 - a text, as scandir gives it
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _must_be_a_folder(root: Path) -> None:

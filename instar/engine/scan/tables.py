@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from instar.engine.scan.listing import SPLIT_NAMES, Listing, named
+from instar.engine.scan.listing import SPLIT_NAMES, FolderState, Listing, folder_state, named
 from instar.errors import DataError
 from instar.manifest import Skipped
 from instar.plugins import unknown
@@ -53,6 +53,7 @@ def of_table(
     listing.files, listing.labels = [str(file) for file in files], labels
     listing.groups = None if groups is None else [text or None for text in _trimmed(groups)]
     listing.splits = None if splits is None else _splits(table, split or "split", _trimmed(splits))
+    listing.folders = _folders(base, listing.files)
     return _without_repeated(table, listing)
 
 
@@ -124,6 +125,16 @@ def _header(table: Path) -> tuple[dict[str, str], str]:
     if not names:
         raise DataError(f"{table}: an empty file. Write a header line and one row an image.")
     return {name.strip(): name for name in names}, delimiter
+
+
+def _folders(base: Path, files: list[str]) -> dict[str, FolderState]:
+    """Every folder that a file lies in, and those above it, with their states; none where one is not there."""
+    names = {file.rpartition("/")[0] for file in files}
+    names |= {name[:at] for name in names for at, letter in enumerate(name) if letter == "/"} | {""}
+    try:
+        return {folder: folder_state(folder) for name in names for folder in [f"{base}/{name}".rstrip("/")]}
+    except (OSError, ValueError):
+        return {}
 
 
 def _trimmed(column: pa.ChunkedArray) -> list[str]:
