@@ -156,7 +156,8 @@ def _prepare(
         # Where only the data changed, and that was accepted, the schedule follows the new length of an epoch.
         _ask_about_length(run, experiment, before, plan, "stretch" if same_recipe else options.on_change)
     notes = _note_start(run, before, plan, weights=used)
-    manifests.write(rows, run.manifest_file)
+    if before is None or before.manifest_hash != rows.hash or not run.manifest_file.exists():
+        manifests.write(rows, run.manifest_file)
     plans.write(plan, run.plan_file)
     write_atomically(run.experiment_file, dump(experiment))
     if options.lock is not None and options.lock.exists():
