@@ -107,12 +107,6 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
     """
     good, skipped = _usable(found, heads, data)
     found, heads = found.take(good), heads.take(good)
-    excluded = 0
-    if data.exclude is not None:
-        left = exclusion.left(found, exclusion.read(data.exclude), lambda: contents.checksums(found.root, found.files))
-        excluded = len(found.files) - len(left.rows)
-        found, heads = found.take(left.rows), heads.take(left.rows)
-        found.notes = [*found.notes, *left.notes]
     if data.index is None:
         large, rare = _large_enough(found.labels, data.min_per_class)
         found, heads = found.take(large), heads.take(large)
@@ -131,7 +125,7 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
     }
     schema = pa.schema([*SCHEMA, *(MORE.field(name) for name in columns if name in MORE.names)])
     statistics = _statistics(heads, target_N, split_N)
-    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare, "excluded": excluded}
+    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare, "excluded": found.excluded}
     statistics["notes"] = [*found.notes, *_alike(classes), *notes, *filter(None, [heads.note])]
     statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
     return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)
@@ -141,7 +135,15 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
 
 
 def listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
-    """Every file with its label; for index files also its split, and the classes that were left out before it."""
+    """Every file that is not excluded, with its label; for index files also its split, and the classes that were left
+    out before it."""
+    found, rare = _all_listed(data, seed)
+    if data.exclude is not None:
+        found = exclusion.left(found, exclusion.read(data.exclude))
+    return found, rare
+
+
+def _all_listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
     root = Path(os.path.abspath(data.root))  # noqa: PTH100 - links stay as they are written
     if data.table is not None:
         if data.index is not None:

@@ -20,9 +20,16 @@ _SCHEMA = pa.schema([*remembered.STATE, ("checksum", pa.string())])
 _AT_ONCE = 1024  # files between two calls of progress
 
 
-def checksums(root: Path, files: Sequence[str], *, progress: Callable[[int], None] = lambda done: None) -> list[str]:
+def checksums(
+    root: Path,
+    files: Sequence[str],
+    *,
+    lenient: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
     """xxh3-128 of each file below the root, 32 hexadecimal digits. Raises DataError where one cannot be read.
 
+    lenient    give '' for such a file instead
     progress   told how many files are done, now and then
     """
     found = np.full(len(files), "", object)
@@ -33,18 +40,19 @@ def checksums(root: Path, files: Sequence[str], *, progress: Callable[[int], Non
     todo = np.flatnonzero(found == "").tolist()
     rows = []
     with ThreadPoolExecutor(min(32, 2 * usable_cpus())) as threads:
-        for done, row in enumerate(threads.map(lambda number: _of(root, files[number]), todo), start=1):
+        for done, row in enumerate(threads.map(lambda number: _of(root, files[number], lenient), todo), start=1):
             rows.append(row)
             if done % _AT_ONCE == 0 or done == len(todo):
                 progress(len(files) - len(todo) + done)
     found[todo] = [row["checksum"] for row in rows]
+    rows = [row for row in rows if row["checksum"]]
     if rows:
         kept = remembered.Remembered("checksums", root, _SCHEMA, version="1")
         kept.add(pa.Table.from_pylist(rows, _SCHEMA))
     return found.tolist()
 
 
-def _of(root: Path, file: str) -> dict[str, object]:
+def _of(root: Path, file: str, lenient: bool) -> dict[str, object]:
     path = f"{root}/{file}"
     size, changed_ns = state(path)
     try:
@@ -54,4 +62,6 @@ def _of(root: Path, file: str) -> dict[str, object]:
         finally:
             os.close(descriptor)
     except OSError as error:
+        if lenient:
+            return {"file": file, "bytes": size, "changed_ns": changed_ns, "checksum": ""}
         raise DataError(f"{path}: cannot be read ({error.strerror}). Bring it back, or take it out.") from error

@@ -8,10 +8,11 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from instar.engine.scan import contents
 from instar.engine.scan.listing import Listing, named
 from instar.errors import DataError
 
@@ -46,27 +47,21 @@ def read(path: Path) -> Excluded:
     return Excluded(path, frozenset(entries), frozenset(filter(_HASH.fullmatch, entries)))
 
 
-@dataclass(frozen=True)
-class Left:
-    """The rows that stay, and sentences on what went and on lines that named nothing."""
+def left(found: Listing, excluded: Excluded) -> Listing:
+    """What is left of a listing, with notes on what went and on lines that name nothing.
 
-    rows: list[int]
-    notes: list[str]
-
-
-def left(found: Listing, excluded: Excluded, checksums: Callable[[], Sequence[str]]) -> Left:
-    """What is left of a listing.
-
-    checksums   gives xxh3-128 of every row's files in hexadecimal; asked only where the list holds a hash
+    Where the list holds a hash, every byte of every file is read, once.
     """
     root = f"{os.fspath(found.root).rstrip('/')}/"
     entries = {entry.removeprefix(root).removeprefix("./") for entry in excluded.entries}
-    called = [found.files, *filter(None, (found.ids, found.others, checksums() if excluded.hashes else None))]
+    hash_N = contents.checksums(found.root, found.files, lenient=True) if excluded.hashes else None
+    called = [found.files, *filter(None, (found.ids, found.others, hash_N))]
     rows = [row for row, names in enumerate(zip(*called, strict=True)) if entries.isdisjoint(names)]
-    notes = [f"{len(found.files) - len(rows)} images are left out as {excluded.path} says"]
+    gone = len(found.files) - len(rows)
+    notes = [f"{gone} images are left out as {excluded.path} says"]
     if strangers := entries.difference(*called, (one.file for one in found.skipped)):
         notes.append(f"{len(strangers)} lines of {excluded.path.name} name nothing here: {named(sorted(strangers))}")
-    return Left(rows, notes)
+    return replace(found.take(rows), excluded=gone, notes=[*found.notes, *notes])
 
 
 def write(path: Path, rows: Iterable[tuple[str, str]]) -> None:

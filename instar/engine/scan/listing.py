@@ -46,6 +46,7 @@ class Listing:
     folders   every folder that was read, with what `folder_state` said of it before
     skipped   files that no row can be made of
     ignored   number of other files that are no images
+    excluded  number of files that a list leaves out
     notes     sentences for the user
     """
 
@@ -59,6 +60,7 @@ class Listing:
     folders: dict[str, FolderState] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     ignored: int = 0
+    excluded: int = 0
     notes: list[str] = field(default_factory=list)
 
     def take(self, rows: Sequence[int]) -> "Listing":
