@@ -130,7 +130,8 @@ class Manifest:
 
 
 def changes(old: Manifest, new: Manifest) -> dict[str, list[str]]:
-    """The names of the samples that are gone, new, or of the same name with other contents, class or split."""
+    """The names of the samples that are gone, new, of the same content under another name, or of the same name with
+    other contents, class or split."""
     place_N = pc.index_in(new.table["id"], value_set=old.table["id"])
     common_M = pc.is_valid(place_N)
     before, now = old.table.take(place_N.drop_null()), new.table.filter(common_M)
@@ -140,9 +141,19 @@ def changes(old: Manifest, new: Manifest) -> dict[str, list[str]]:
 
     classes = [np.array(manifest.classes, object) for manifest in (old, new)]
     names = [of[table["target"].to_numpy()] for of, table in zip(classes, (before, now), strict=True)]
+    gone = old.table.filter(pc.invert(pc.is_in(old.table["id"], new.table["id"])))
+    added = new.table.filter(pc.invert(common_M))
+    known = {content for content in gone["content"].to_pylist() if content}
+    moved = set(added["content"].to_pylist()) & known
+
+    def named(table: pa.Table, *, moving: bool) -> list[str]:
+        pairs = zip(table["id"].to_pylist(), table["content"].to_pylist(), strict=True)
+        return [name for name, content in pairs if (content in moved) == moving]
+
     return {
-        "gone": old.table["id"].filter(pc.invert(pc.is_in(old.table["id"], new.table["id"]))).to_pylist(),
-        "new": new.table["id"].filter(pc.invert(common_M)).to_pylist(),
+        "gone": named(gone, moving=False),
+        "new": named(added, moving=False),
+        "under another name": named(added, moving=True),
         "with other contents": different("content"),
         "of another class": now["id"].filter(pa.array(names[0] != names[1])).to_pylist(),
         "in another split": different("split"),

@@ -38,7 +38,7 @@ class Prepared:
     """What `prepare` did.
 
     state    new (the file was written), same (it holds just that), grown (it was, and was added to or taken from)
-    changes  what differs from the file that was there
+    changes  names of what differs from the file that was there, by how it differs
     """
 
     manifest: Manifest
@@ -72,7 +72,7 @@ def prepare(
         manifests.write(rows, to)
         return Prepared(rows, "new")
     rows = frozen.with_splits_of(before, rows)
-    changes = frozen.changes(before, rows)
+    changes = manifests.changes(before, rows)
     if before.hash == rows.hash:
         return Prepared(before, "same", changes)
     if not accept:

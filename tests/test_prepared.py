@@ -155,7 +155,7 @@ def test_a_change_of_the_data_is_refused_by_name_and_accepted_without_moving_any
     for line in (
         "10 new: 'new class/000.png'",
         "1 gone: 'b/004.png'",
-        "1 renamed: 'a/other $(name).png'",
+        "1 under another name: 'a/other $(name).png'",
         "'b/005.png'",
     ):
         assert line in str(refused.value)

@@ -91,13 +91,15 @@ def _facts(done: "Prepared", to: Path) -> dict[str, object]:
         "images": len(rows),
         "classes": len(rows.classes),
         "splits": rows.statistics["splits"],
-        "changes": None if done.changes is None else vars(done.changes),
+        "changes": done.changes,
         "skipped": [tuple(one) for one in rows.skipped],
         "notes": rows.statistics["notes"],
     }
 
 
 def _lines(done: "Prepared", to: Path) -> list[str]:
+    from instar.engine.scan import frozen
+
     rows, facts = done.manifest, done.manifest.statistics
     size = f", median {facts['median_width']}x{facts['median_height']}" if facts["median_width"] else ""
     divided = facts.get("division") or {}
@@ -112,10 +114,7 @@ def _lines(done: "Prepared", to: Path) -> list[str]:
         f"data     {count(len(rows))} images, {count(len(rows.classes))} classes{size}",
         f"split    {splits}{how}, imbalance {facts['imbalance']}x, {count(facts['duplicates'])} duplicates across",
         f"manifest {one_line(str(to))}: {states[done.state]}",
-        *(
-            f"note     {one_line(line)}"
-            for line in (done.changes.lines() if done.changes and done.state != "same" else ())
-        ),
+        *(f"note     {one_line(line)}" for line in (frozen.lines(done.changes) if done.changes else ())),
         *(f"note     {one_line(text)}" for text in facts["notes"]),
         *(f"note     skipped {one_line(one.file)}: {one.reason}" for one in rows.skipped[:_NAMED]),
     ]

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -135,7 +136,7 @@ def _by_processes(
     """Take parts from the end of the list until it is empty or a process ended; `broken` gets what was at hand."""
     # Spawned, since this process has threads, which a fork would leave in the middle of things.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_deaf) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
         at_hand: dict[Future[Rows], list[int]] = {}
         try:
             while parts or at_hand:
@@ -151,9 +152,18 @@ def _by_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _deaf() -> None:
-    """Let Ctrl-C be the business of the process that waits."""
+def _begin() -> None:
+    """Leave Ctrl-C to the process that waits, and end when that one does, however it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A worker holds both ends of the pipe it gets work from, so a parent that was killed would never be missed there.
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only workers begin here"
+    parent.join()
+    os._exit(1)
 
 
 def look_at(root: str, files: Sequence[str]) -> Rows:
