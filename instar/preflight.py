@@ -45,7 +45,7 @@ def folder(run: Path, *, bytes_needed: int = 0, files_needed: int = 200) -> list
 def data(wanted: Experiment) -> list[Finding]:
     """Whether the files an experiment names can be read."""
     index = wanted.data.index
-    named = [("data.root", wanted.data.root), ("data.table", wanted.data.table)]
+    named = [(f"data.{name}", getattr(wanted.data, name)) for name in ("root", "table", "manifest", "exclude")]
     named += [(f"data.index.{name}", path) for name, path in dict(index).items()] if index else []
     found = []
     for name, path in named:

@@ -365,3 +365,38 @@ def test_nothing_of_the_data_is_changed_and_nothing_lies_beside_it(hostile):
     before = state()
     cli.main(["check", str(hostile), "--quiet"])
     assert state() == before
+
+
+@pytest.mark.scenario  # two processes that import everything, and the patience to see them end
+def test_workers_end_with_the_process_they_work_for(tmp_path):
+    root = folder(tmp_path / "data", {"a": 30, "b": 30})
+    script = f"""
+        import multiprocessing, os, signal, sys
+        from pathlib import Path
+        from instar.engine.scan import inspection, listing
+        def stop(done):
+            if done:
+                print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+        if __name__ == "__main__":
+            inspection._ALONE, inspection._AT_ONCE = 1, 5
+            root = Path({str(root)!r})
+            inspection.inspect(root, listing.of_folder(root).files, workers=2, progress=stop)
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    with subprocess.Popen([sys.executable, tmp_path / "script.py"], stdout=subprocess.PIPE, text=True) as ended:
+        told = ended.stdout.readline()
+    children = [int(pid) for pid in told.split()]
+    assert len(children) == 2
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() and "Z" not in state_of(pid) for pid in children):
+            return
+        time.sleep(0.1)
+    raise AssertionError("they live on")
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"

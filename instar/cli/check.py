@@ -1,4 +1,4 @@
-"""Look at every file of a data set before anything learns from it: broken, copied, alike, leaking
+"""Find what is broken, copied, alike or leaking among images, before anything learns from them
 
     instar check FOLDER                        one folder a class
     instar check RECIPE.yaml                   the data of a recipe, divided as it says

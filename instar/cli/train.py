@@ -2,6 +2,7 @@
 
     instar train FOLDER                        one folder a class
     instar train RECIPE.yaml epochs=40         what a recipe says, with changes
+    instar train MANIFEST.parquet              the rows and splits that instar prepare wrote down
     instar train RUN                           carry on with a run, by its folder
 
     key=value      any setting of the recipe, by its full name: instar show lists them. Six have a short name:
