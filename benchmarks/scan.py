@@ -71,7 +71,7 @@ def listed(root: Path, files: int, num: int) -> None:
     processor = processor_seconds(cases, num)
     report(f"{title}, processor", processor, "torchvision make_dataset", {"listing.of_folder": 1 / 1.8})
     best = 1e6 * min(processor["listing.of_folder"]) / files
-    print(print(f"  microseconds of processor a file, best round: {best:.2f}  goal <= 0.75 {verdict(best <= 0.75)}"))
+    print(f"  microseconds of processor a file, best round: {best:.2f}  goal <= 0.75 {verdict(best <= 0.75)}")
 
 
 def known_again(root: Path, files: int, num: int) -> None:
@@ -91,7 +91,7 @@ def known_again(root: Path, files: int, num: int) -> None:
     cases = {"list anew, no header": lambda: listing.of_folder(root) and None, "second start": again}
     report("second start", rounds(cases, rounds=num), "list anew, no header", {"second start": 1 / 20})
     best = 1e3 * min(processor_seconds({"second start": again}, num)["second start"])
-    print(print(f"  milliseconds of processor, best round: {best:.1f}  goal <= 30 {verdict(best <= 30)}"))
+    print(f"  milliseconds of processor, best round: {best:.1f}  goal <= 30 {verdict(best <= 30)}")
 
 
 def divided(files: int, num: int) -> None:

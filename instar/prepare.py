@@ -143,8 +143,25 @@ def listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
     return found, rare
 
 
+def _of_manifest(path: Path, root: Path) -> Listing:
+    """The rows of a manifest file with the splits they have in it."""
+    rows = manifests.read(path)
+    columns = {name: rows.table[name].to_pylist() for name in rows.table.column_names}
+    return Listing(
+        root,
+        columns["file"],
+        [rows.classes[target] for target in columns["target"]],
+        ids=columns["id"],
+        others=columns.get("other"),
+        groups=columns["group"] if any(group is not None for group in columns["group"]) else None,
+        splits=columns["split"],
+    )
+
+
 def _all_listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
     root = Path(os.path.abspath(data.root))  # noqa: PTH100 - links stay as they are written
+    if data.manifest is not None:
+        return _of_manifest(data.manifest, root), {}
     if data.table is not None:
         if data.index is not None:
             raise DataError(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from scipy.fftpack import dct
 
-from instar import check, cli, prepare
+from instar import check, cli, manifest, prepare
 from instar.engine.scan import inspection, likeness, look
 from instar.engine.scan.listing import of_folder
 from instar.experiment import Data
@@ -157,6 +157,24 @@ def test_a_group_in_two_splits_is_named(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["path,label,group,split", *lines]))
     found = checked(tmp_path / "photos", table=tmp_path / "t.csv", split={"val": 0.0})
     assert found.torn == (("g1", ("train", "test")), ("g2", ("train", "test")), ("g3", ("train", "test")))
+
+
+def test_a_manifest_is_checked_in_its_own_splits_and_of_pairs_both_files_are_looked_at(tmp_path):
+    root = folder(tmp_path / "data", {"a": 12, "b": 12})
+    prepare.prepare(Data(root=root, split={"method": "keyed"}), 0, tmp_path / "m.parquet")
+    kept = dict(
+        zip(*(manifest.read(tmp_path / "m.parquet").table[name].to_pylist() for name in ("id", "split")), strict=True)
+    )
+    scene(77).save(root / "a" / "more.png")
+    found = checked(root, manifest=tmp_path / "m.parquet")
+    assert dict(zip(found.found.files, found.split_N, strict=True)) == kept
+    for number in range(6):
+        (root / "pairs" / "n").mkdir(parents=True, exist_ok=True)
+        (root / "pairs" / "n" / f"{number}.txt").write_text(f"00{number}.png\n{number}.csv")
+        (root / "b" / f"{number}.csv").write_text("" if number == 2 else f"{number}")
+    found = checked(root, pairs={"first": "a", "second": "b"})
+    assert [tuple(one) for one in found.broken] == [("a/002.png", "its second file: empty file, 0 bytes")]
+    assert check.quarantine(found) == [("pairs/n/2", "its second file: empty file, 0 bytes")]
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

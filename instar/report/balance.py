@@ -21,8 +21,8 @@ def section(metrics: Sequence[Mapping[str, Any]], plan: Mapping[str, Any]) -> Se
     order = sorted(range(len(classes)), key=lambda k: (natural_K[k], classes[k]))
     bars = tuple(Bar(classes[k], seen_K[k], (shares[0][k] / largest, shares[1][k] / largest)) for k in order)
     text = (
-        f"The commonest class was seen {_ratio(seen_K)} times as often as the rarest; "
-        f"in the data it has {_ratio(natural_K)} times as many images."
+        f"The class that was seen most was seen {_ratio(seen_K)} times as often as the one that was seen least; "
+        f"in the data the largest has {_ratio(natural_K)} times the images of the smallest."
     )
     block = Bars(("of the data", "of what was seen"), bars, count_name="seen", percent=False)
     return Section("Balance", (Text(text), block), "Counted where the loss gets its rows. The rarest class first.")

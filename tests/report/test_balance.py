@@ -13,7 +13,8 @@ def test_counts_of_all_epochs_are_summed_and_the_rarest_class_comes_first():
     metrics = [{"kind": "val", "seen": [20, 18, 12]}, {"kind": "train"}, {"kind": "val", "seen": [20, 22, 28]}]
     section = balance.section(metrics, PLAN)
     text, bars = section.blocks
-    assert "seen 1 times as often as the rarest; in the data it has 100 times" in text.text
+    assert "was seen 1 times as often as the one" in text.text
+    assert "the largest has 100 times the images" in text.text
     assert [(bar.name, bar.count) for bar in bars.rows] == [("<c>", 40), ("b", 40), ("a", 40)]
     assert bars.rows[2].values == (1.0, (1 / 3) / (100 / 111))
     assert "&lt;c&gt;" in html.render(blocks.Page("t", "", (section,)))
