@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from instar.settings import Settings, Span, Time
+from instar.spans import Bytes
 
 
 class Machine(Settings):
@@ -34,3 +35,18 @@ class Start(Settings):
     """What the learning rate does where the length of a training that has begun is changed."""
     accept: bool = False
     """Whether to go on although the images changed since the run began."""
+
+
+class Packing(Settings):
+    """One packing, as said on the command line."""
+
+    to: Path | None = None
+    """Folder that is to hold the packed data."""
+    as_: Literal["original", "jpeg256", "raw256", "array"] = Field("original", alias="as")
+    """What is stored of an image."""
+    inside: str | None = None
+    """Folder in a tar or zip that is packed; null for all of it."""
+    shard: Annotated[Bytes, Field(ge=1 << 16)] = 10**9
+    """How large a file is, about."""
+    workers: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    """Processes that pack; auto for one a core."""

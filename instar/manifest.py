@@ -126,6 +126,8 @@ class Manifest:
         for column in MORE.names:
             if column in self.table.column_names:
                 whole.update(_digest_of_texts(pc.fill_null(self.table[column], "")))
+        # Packed data whose bytes are not those of the files.
+        whole.update(self.statistics.get("stored_as", "").encode())
         return whole.hexdigest()
 
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 import xxhash
 
 from instar import manifest as manifests
-from instar.engine.scan import contents, exclusion, frozen, headers, listing, pairs, split, tables, whole
+from instar import packed
+from instar.engine.scan import contents, exclusion, frozen, headers, listing, packs, pairs, split, tables, whole
 from instar.engine.scan.frozen import Changes
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.listing import NOT_UTF8, Listing, named
@@ -91,6 +92,10 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
     """
     if data.manifest is not None:
         return _as_prepared(data, data.manifest, progress)
+    if packed.is_packed(data.root):
+        found, heads, stored_as = packs.of_packed(Path(os.path.abspath(data.root)), data)  # noqa: PTH100
+        made = of_listing(found, heads, data, seed, rare={})
+        return replace(made, statistics=made.statistics | {"stored_as": stored_as})
     if (known := whole.recall(data, seed)) is not None:
         return known
     found, rare = listed(data, seed)
@@ -126,6 +131,7 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
     schema = pa.schema([*SCHEMA, *(MORE.field(name) for name in columns if name in MORE.names)])
     statistics = _statistics(heads, target_N, split_N)
     statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare, "excluded": found.excluded}
+    statistics["divided"] = found.splits is not None
     statistics["notes"] = [*found.notes, *_alike(classes), *notes, *filter(None, [heads.note])]
     statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
     return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -114,3 +114,26 @@ Training = Annotated[
     Span, AfterValidator(_training), WithJsonSchema({"type": "string", "examples": ["5 %", "2 epochs"]})
 ]
 """A span of %, epochs, steps or samples only."""
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS |= {"TIB": 2**40}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?I?B?)\s*", re.IGNORECASE)
+
+
+def bytes_of(text: Any) -> Any:
+    """How many bytes `1GB`, `500 MB` or `2GiB` are; raises ValueError saying what is allowed. Numbers stay."""
+    if not isinstance(text, str):
+        return text
+    found = _AMOUNT.fullmatch(text)
+    unit = found[2].upper() if found else ""
+    unit = unit if not unit or unit.endswith("B") else unit + "B"
+    if not found or unit not in ("", *_UNITS):
+        raise ValueError("must be a number and one of kB, MB, GB, TB, MiB, GiB, for example '1GB'")
+    return int(float(found[1]) * _UNITS.get(unit, 1))
+
+
+Bytes = Annotated[
+    int, BeforeValidator(bytes_of), WithJsonSchema({"type": ["string", "integer"], "examples": ["1GB", "500 MB"]})
+]
+"""An amount of memory or disk: `1GB`."""

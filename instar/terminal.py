@@ -182,6 +182,37 @@ class Terminal:
             self._level, self._due = "silent", math.inf
 
 
+class Line:
+    """One line that is drawn again and again while something is counted; nothing where nobody can see it.
+
+    live   whether it may be drawn at all
+    """
+
+    def __init__(self, *, live: bool = True, stream: TextIO | None = None):
+        self._stream = stream if stream is not None else sys.stdout
+        self._due = 0.0 if live and is_live(self._stream) else math.inf
+        self._drawn = False
+
+    def draw(self, what: str, done: int, total: int) -> None:
+        """So many of so many are done."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + _REFRESH
+            text = f"{what}{bar(done / max(1, total))}  {count(done)} of {count(total)}"
+            self._stream.write(
+                f"\r{fitting(formats.cut(text, shutil.get_terminal_size().columns - 1), self._stream)}\x1b[K"
+            )
+            self._stream.flush()
+            self._drawn = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._drawn = False
+
+
 def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> list[str]:
     """What `instar train` prints first: data, split, plan and run, and what was left out."""
     facts = manifest.statistics

@@ -13,7 +13,7 @@ LEVELS = [
     # nouns
     {"run"},
     {"weights"},
-    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks"},
+    {"augment", "experiment", "machine", "site", "job", "manifest", "packed", "plan", "predictions", "networks"},
     {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},

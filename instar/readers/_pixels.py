@@ -22,7 +22,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,42 @@ def read(path: str | Path, choose: Callable[[int, int], View], form: Form) -> np
     Raises BadImage where the file cannot be read as an image.
     """
     with opened(path) as (image, _):
-        with problems_named():
-            orientation = _ready(image)
-        view = choose(*_swapped(image.size, orientation))
-        with problems_named():
-            small = _crop(image, _stored(view.box, orientation, image.size), form, exact=view.exact)
+        return viewed(image, choose, form)
+
+
+def viewed(image: Image.Image, choose: Callable[[int, int], View], form: Form) -> np.ndarray:
+    """The chosen view of an image that was opened, and of which no pixel need be decoded yet. See `read`."""
+    with problems_named():
+        orientation = _ready(image)
+    view = choose(*_swapped(image.size, orientation))
+    with problems_named():
+        small = _crop(image, _stored(view.box, orientation, image.size), form, exact=view.exact)
     if orientation in _TURN:
         small = small.transpose(_TURN[orientation])
     return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
+
+
+def of_bytes(data: bytes) -> Image.Image:
+    """The image in the bytes of a file, its header read and no pixel decoded. Raises BadImage."""
+    with problems_named():
+        if not data:
+            raise BadImage("empty file, 0 bytes")
+        return _limited(Image.open(io.BytesIO(data), formats=FORMATS))
+
+
+def of_array(array: np.ndarray) -> Image.Image:
+    """An array of H x W or H x W x C as an image. Raises BadImage where it has no colours that are known here."""
+    flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    kind = (flat.dtype.kind + str(flat.dtype.itemsize), flat.shape[2] if flat.ndim == 3 else 1)
+    if flat.ndim not in (2, 3) or kind not in (*((("u1", n)) for n in (1, 2, 3, 4)), ("u2", 1), ("i4", 1), ("f4", 1)):
+        raise BadImage(f"an array of {' x '.join(map(str, array.shape))} {array.dtype} is no picture")
+    return _limited(Image.fromarray(np.ascontiguousarray(flat.astype(flat.dtype.newbyteorder("="), copy=False))))
+
+
+def _limited(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MOST_PIXELS:
+        raise BadImage(f"{image.width} x {image.height} pixels are more than may be decoded ({MOST_PIXELS:,})")
+    return image
 
 
 @contextmanager
@@ -114,9 +142,7 @@ def opened(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
                 raise BadImage("empty file, 0 bytes")
             # Most reads are of a few bytes; memory answers them faster than a file.
             small = status.st_size <= _SMALL
-            image = Image.open(io.BytesIO(file.read()) if small else file, formats=FORMATS)
-            if image.width * image.height > MOST_PIXELS:
-                raise BadImage(f"{image.width} x {image.height} pixels are more than may be decoded ({MOST_PIXELS:,})")
+            image = _limited(Image.open(io.BytesIO(file.read()) if small else file, formats=FORMATS))
         yield image, file.fileno()
 
 
@@ -231,6 +257,32 @@ def _under(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, Box]:
     right, bottom = min(image.width, int(box[2] + reach_x)), min(image.height, int(box[3] + reach_y))
     part = image.crop((left, top, right, bottom))
     return part, (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+
+
+def upright(image: Image.Image, form: Form, *, short: int | None = None) -> Image.Image:
+    """The whole image upright, in mode L or RGB, with its short side not longer than `short`. Bicubic.
+
+    Raises BadImage where it cannot be decoded.
+    """
+    with problems_named():
+        orientation = _ready(image)
+        scale = short / min(image.size) if short and min(image.size) > short else 1.0
+        size = (round(image.width * scale), round(image.height * scale))
+        if image.format in ("JPEG", "MPO") and scale < 1:
+            image.draft(None, (2 * size[0], 2 * size[1]))  # twice as fine as what is kept: the same to the eye
+        image.load()
+        if image.mode not in ("L", "RGB") or image.has_transparency_data:
+            image = _averageable(image, kind(image), form.span)
+        image = image.resize(size, Image.Resampling.BICUBIC) if scale < 1 else image
+        image = _finished(image, replace(form, channels=1 if image.mode in ("L", "F") else 3))
+    return image.transpose(_TURN[orientation]) if orientation in _TURN else image
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """The whole image decoded and upright, in its own mode. Raises what decoding raises."""
+    orientation = _ready(image)
+    image.load()
+    return image.transpose(_TURN[orientation]) if orientation in _TURN else image
 
 
 def _averageable(image: Image.Image, kind: str, span: Span | None) -> Image.Image:

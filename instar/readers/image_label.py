@@ -1,7 +1,8 @@
 """Images with one label each: photographs, micrographs, spectrograms as pictures.
 
 Gives `image` (uint8, size x size x channels) and `label` (number of the class). Reads JPEG, PNG, TIFF, BMP, GIF, WebP
-and PPM; greyscale, palette, CMYK, transparent, 16-bit and EXIF-turned images become what is asked for here.
+and PPM; greyscale, palette, CMYK, transparent, 16-bit and EXIF-turned images become what is asked for here. Packed data
+(`instar pack`) are found by what stands in the folder.
 
     data: {root: photos, reader: {kind: image_label, channels: 1}}
 """
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from instar.augment import Augment
     from instar.manifest import Manifest
+    from instar.packed import Packed
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -56,16 +58,19 @@ class Reader:
     """Rows of a manifest as samples. Holds no open file, so it can go to any number of worker processes."""
 
     def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment"):
+        from instar import packed
         from instar.readers._pixels import Form
 
-        colour = settings.background
-        background = _COLOURS[colour] if isinstance(colour, str) else colour
-        self._form = Form(view.size, settings.channels, background, view.fill, settings.span)
+        self._form = Form(view.size, settings.channels, colour(settings.background), view.fill, settings.span)
         self._view = view
         # A row's name straight out of Arrow's memory: ten million names are not copied into every worker.
         self._folder = f"{manifest.root}/"
         self._files = manifest.table["file"].combine_chunks()
         self._targets = manifest.targets
+        self._pack: Packed | None = None
+        if packed.is_packed(manifest.root):
+            self._pack = packed.read(manifest.root)
+            self._rows = self._pack.rows_of(manifest.table["file"])
 
     def read(self, row: int, draw: "np.random.Generator | None") -> dict[str, Any]:
         """One sample: `image`, uint8 of size x size x channels, and `label`.
@@ -73,16 +78,25 @@ class Reader:
         draw   decides how the image is varied; None for what evaluation sees
         Raises BadImage where the file cannot be read.
         """
-        from instar.readers import _pixels, _views
+        from instar.readers import _packed, _pixels, _views
 
         decide = _views.evaluation if draw is None else partial(_views.training, draw=draw)
         choose = cache(partial(decide, self._view))  # remembered, so that a second try does not draw anew
-        image = _patiently(lambda: _pixels.read(self.name(row), choose, self._form))
+        if self._pack is None:
+            image = _patiently(lambda: _pixels.read(self.name(row), choose, self._form))
+        else:
+            stored = partial(_packed.viewed, self._pack, int(self._rows[row]), choose, self._form)
+            image = _patiently(stored)
         return {"image": image, "label": int(self._targets[row])}
 
     def name(self, row: int) -> str:
         """The file of a row, for messages."""
         return self._folder + self._files[row].as_py()
+
+
+def colour(background: str | tuple[int, int, int]) -> tuple[int, int, int]:
+    """Red, green and blue of a background as the settings say it."""
+    return _COLOURS[background] if isinstance(background, str) else background
 
 
 def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:

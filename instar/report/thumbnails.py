@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from instar import packed
+from instar.errors import DataError
+
 SIDE = 128  # pixels of the longer side: sharp at the size of a stamp on any screen
 TINY = 64  # smaller pictures are kept as they are, pixel by pixel
 LARGEST = 50_000_000  # pixels to decode; what is larger is a bomb or a slide, and not worth the memory for a stamp
@@ -29,13 +32,14 @@ def of(path: str | Path) -> Thumbnail:
     """The thumbnail of an image file of any mode; an unreadable file gives an empty one, for a page must come out."""
     try:
         # Only a plain file: opening a pipe would wait for ever.
-        if not Path(path).is_file():
+        found = None if Path(path).is_file() else packed.at_path(Path(path))
+        if found is None and not Path(path).is_file():
             return Thumbnail("")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a picture above Pillow's own limit; ours is below
-            with Image.open(path) as image:
+            with _packed(*found) if found else Image.open(path) as image:
                 return _made(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, MemoryError):
+    except (DataError, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError, MemoryError):
         return Thumbnail("")
 
 
@@ -51,6 +55,13 @@ def within(paths: Sequence[str | Path], *, most_bytes: int, threads: int = 4) ->
                     return made
                 made.append(thumbnail)
     return made
+
+
+def _packed(pack: packed.Packed, row: int) -> Image.Image:
+    if pack.about.payload in (packed.RAW256, packed.ARRAYS):
+        array = pack.array(row)
+        return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    return Image.open(io.BytesIO(pack.stored(row)))
 
 
 def _made(image: Image.Image) -> Thumbnail:

@@ -163,7 +163,7 @@ def _look(path: str) -> tuple[Any, ...]:
         with pixels.opened(path) as (image, descriptor):
             status = os.fstat(descriptor)
             width, height = pixels.upright_size(image)
-            content = _fingerprint_if_whole(image, descriptor, status.st_size)
+            content = _fingerprint_if_whole(image, *ends(descriptor, status.st_size), status.st_size)
             return status.st_size, status.st_mtime_ns, width, height, content, pixels.kind(image), ""
     except BadImage as error:
         return *state(path), 0, 0, 0, "", str(error)
@@ -178,9 +178,13 @@ def state(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _fingerprint_if_whole(image: Image.Image, descriptor: int, size: int) -> int:
+def fingerprint_of(image: Image.Image, data: bytes) -> int:
+    """The fingerprint of a file from all of its bytes; raises BadImage where its end is missing."""
+    return _fingerprint_if_whole(image, data[:_EDGE], data[-_EDGE:], len(data))
+
+
+def _fingerprint_if_whole(image: Image.Image, head: bytes, tail: bytes, size: int) -> int:
     """A fingerprint of the file behind an image; raises BadImage where its end is missing."""
-    head, tail = ends(descriptor, size)
     if not _ends_well(image, head, tail, size):
         with pixels.problems_named():
             image.load()  # other programs add bytes after the end, so this is no proof yet; decoding is

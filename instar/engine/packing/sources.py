@@ -1,0 +1,275 @@
+"""Sources: what there is to pack, in a folder, a tar or a zip. Names, labels and sizes; bytes only when asked for.
+
+Archives come from anywhere. A member is never written to a path of its choosing, and one that is absolute, leads
+upwards, is a link or a device, stands there twice, or would unpack to far more than it says is left out by name.
+"""
+
+import os
+import posixpath
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from instar.engine.loading.cores import usable_cpus
+from instar.engine.scan import listing
+from instar.errors import DataError
+from instar.manifest import Manifest, Skipped
+
+ENDINGS = (*listing.ENDINGS, ".npy")
+_MOST = 1 << 32  # bytes of one member: more is no sample
+_RATIO, _HARMLESS = 200, 1 << 26  # a member that unpacks to more than that many times its size, unless it is small
+
+
+@dataclass
+class Sources:
+    """N samples to be packed.
+
+    place         the folder, tar or zip they come from
+    form          folder, tar or zip
+    names         below the place, unique
+    labels …      None where there are none
+    at_N, size_N  offset in a tar or number in a zip, and size in bytes; -1 for a file that is not there
+    changed_N     time of change of a file, in ns
+    pixels_N      how many pixels an image has; None where nobody looked
+    skipped       what was left out, and why
+    """
+
+    place: Path
+    form: str
+    names: list[str]
+    labels: list[str] | None = None
+    groups: Sequence[str | None] | None = None
+    splits: Sequence[str | None] | None = None
+    at_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    size_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    changed_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    pixels_N: np.ndarray | None = None
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, sorted: their position is their number."""
+        return sorted(set(self.labels or ()))
+
+
+def of_manifest(rows: Manifest, *, divided: bool) -> Sources:
+    """The samples of a manifest, in its order.
+
+    divided   whether their splits are part of the data, and not drawn by a recipe's seed
+    """
+    names = rows.table["file"].to_pylist()
+    groups = rows.table["group"]
+    size_N, changed_N = _states(rows.root, names)
+    return Sources(
+        rows.root,
+        "folder",
+        names,
+        labels=[rows.classes[target] for target in rows.targets.tolist()],
+        groups=groups.to_pylist() if groups.null_count < len(groups) else None,
+        splits=rows.table["split"].to_pylist() if divided else None,
+        at_N=np.zeros(len(names), np.int64),
+        size_N=size_N,
+        changed_N=changed_N,
+        pixels_N=rows.table["width"].to_numpy().astype(np.int64) * rows.table["height"].to_numpy(),
+        skipped=list(rows.skipped),
+    )
+
+
+def of_folder(root: Path) -> Sources:
+    """All images and arrays below a folder. Labels are its folders, if every sample lies in one."""
+    names, skipped = [], []
+    for above, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = posixpath.relpath(f"{above}/{name}", root)
+            if name.startswith(".") or not name.lower().endswith(ENDINGS):
+                continue
+            if not listing.is_utf8(path):
+                skipped.append(Skipped(listing.printable(path), listing.NOT_UTF8))
+            else:
+                names.append(path)
+    if not names:
+        raise DataError(f"{root}: not one image or .npy array is below this folder. Name the folder that holds them.")
+    size_N, changed_N = _states(root, names)
+    at_N = np.zeros(len(names), np.int64)
+    made = Sources(root, "folder", names, at_N=at_N, size_N=size_N, changed_N=changed_N)
+    made.skipped = skipped
+    return _labelled(made)
+
+
+def of_archive(path: Path, *, inside: str | None = None) -> Sources:
+    """The images and arrays in a tar (not compressed) or a zip.
+
+    inside   only those in this folder of it
+    """
+    prefix = f"{inside.strip('/')}/" if inside else ""
+    if zipfile.is_zipfile(path):
+        found, form = _zip_members(path), "zip"
+    elif _is_tar(path):
+        found, form = _tar_members(path), "tar"
+    else:
+        raise DataError(
+            f"{path}: this is no folder, no zip and no uncompressed tar. Uncompress it first (xz -dk, gunzip -k, "
+            f"unzstd), because nothing can be found in a compressed tar without reading all of it."
+        )
+    seen: set[str] = set()
+    good: list[tuple[str, int, int]] = []
+    skipped: list[Skipped] = []
+    for name, at, size, against in found:
+        if not against and not posixpath.normpath(name).startswith(prefix):
+            continue
+        if reason := against or ("its name stands there twice; the first is used" if name in seen else ""):
+            skipped.append(Skipped(listing.printable(name), reason))
+        elif name.lower().endswith(ENDINGS) and not posixpath.basename(name).startswith("."):
+            seen.add(name)
+            good.append((name, at, size))
+    if not good:
+        raise DataError(_nothing_in(path, skipped))
+    good.sort(key=lambda one: (posixpath.dirname(one[0]), one[0]))
+    columns = list(zip(*good, strict=True))
+    made = Sources(path, form, list(columns[0]), at_N=np.array(columns[1]), size_N=np.array(columns[2]))
+    made.skipped = skipped
+    return _labelled(made)
+
+
+def load(place: Path, form: str, name: str, at: int, size: int) -> bytes:
+    """The bytes of one source. Raises DataError or OSError where they are not what was listed."""
+    if form == "folder":
+        return _file(f"{place}/{name}", size)
+    if form == "tar":
+        with open(place, "rb") as file:
+            data = os.pread(file.fileno(), size, at)
+    else:
+        with zipfile.ZipFile(place) as archive, archive.open(archive.infolist()[at]) as member:
+            data = member.read(size + 1)  # its own word on how long it is may be a lie
+    if len(data) != size:
+        raise DataError(f"it has {len(data)} bytes, but its archive says {size}")
+    return data
+
+
+def _file(path: str, size: int) -> bytes:
+    # O_NONBLOCK has no effect on a regular file, and keeps the opening of a FIFO from waiting for a writer.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataError("not a regular file")
+        data = file.read()
+    if size >= 0 and len(data) != size:
+        raise DataError(f"it changed while it was packed: {len(data)} bytes, not {size}")
+    return data
+
+
+def _states(root: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Size and time of change of every file; -1 where there is none."""
+
+    def state(name: str) -> tuple[int, int]:
+        try:
+            status = os.stat(f"{root}/{name}")  # noqa: PTH116 - a Path costs more than the call
+            return status.st_size, status.st_mtime_ns
+        except (OSError, ValueError):
+            return -1, -1
+
+    with ThreadPoolExecutor(min(32, 4 * usable_cpus())) as threads:
+        both = np.array(list(threads.map(state, names)), np.int64).reshape(-1, 2)
+    return both[:, 0].copy(), both[:, 1].copy()
+
+
+# --- members -------------------------------------------------------------------------------------------------------
+
+Member = tuple[str, int, int, str]  # name, where, size, why it is left out
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except (tarfile.TarError, OSError, EOFError):
+        return False
+
+
+def _tar_members(path: Path) -> Iterable[Member]:
+    size = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                reason = _against(member.name, member.size)
+                if not member.isfile():
+                    if member.isdir():
+                        continue
+                    reason = reason or "a link or a device, and no file"
+                elif member.sparse is not None:
+                    reason = reason or "a sparse member; its bytes do not lie in one piece"
+                elif member.offset_data + member.size > size:
+                    reason = reason or "the archive ends before it does"
+                yield member.name, member.offset_data, member.size, reason
+    except (tarfile.TarError, OSError, EOFError) as error:
+        yield path.name, 0, 0, f"the archive cannot be read to its end ({error})"
+
+
+def _zip_members(path: Path) -> Iterable[Member]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for number, member in enumerate(archive.infolist()):
+                if member.is_dir():
+                    continue
+                reason = _against(member.filename, member.file_size)
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    reason = reason or "a link or a device, and no file"
+                if member.flag_bits & 1:
+                    reason = reason or "encrypted"
+                if member.file_size > max(_HARMLESS, _RATIO * member.compress_size):
+                    reason = reason or f"a bomb: {member.compress_size} bytes say that they are {member.file_size}"
+                yield member.filename, number, member.file_size, reason
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path}: cannot be read as a zip ({error}). Copy it again.") from error
+
+
+def _against(name: str, size: int) -> str:
+    """Why a member of this name and size is left out; '' where it is not."""
+    if name.startswith(("/", "\\")) or (len(name) > 1 and name[1] == ":"):
+        return "an absolute name"
+    if ".." in name.replace("\\", "/").split("/"):
+        return "its name leads out of the archive"
+    if not name or "\0" in name:
+        return "no name"
+    if not listing.is_utf8(name):
+        return listing.NOT_UTF8
+    return f"{size} bytes are too many for one sample" if size > _MOST else ""
+
+
+# --- labels --------------------------------------------------------------------------------------------------------
+
+
+def _labelled(found: Sources) -> Sources:
+    """Labels and splits from names: one folder a class, or train, val and test around those; folders around all of
+    them are left aside. A place where some samples lie in no folder has no labels."""
+    parts = [name.split("/") for name in found.names]
+    common = 0
+    while all(len(one) > common + 2 for one in parts) and len({one[common] for one in parts}) == 1:
+        common += 1
+    inside = [one[common:] for one in parts]
+    top = {one[0].lower() for one in inside if len(one) > 1}
+    if "train" in {listing.SPLIT_NAMES.get(name) for name in top} and all(
+        len(one) > 2 and one[0].lower() in listing.SPLIT_NAMES for one in inside
+    ):
+        found.splits = [listing.SPLIT_NAMES[one[0].lower()] for one in inside]
+        inside = [one[1:] for one in inside]
+    if all(len(one) > 1 for one in inside):
+        found.labels = [one[0] for one in inside]
+    else:
+        found.notes.append("there are samples outside of any folder, so none has a label")
+    return found
+
+
+def _nothing_in(path: Path, skipped: Sequence[Skipped]) -> str:
+    first = "; ".join(f"{one.file!r}: {one.reason}" for one in skipped[:5])
+    return f"{path}: no image and no .npy array can be taken from it. {first or 'It holds none.'}"

@@ -1,0 +1,324 @@
+"""Packed: many samples in a few large files. Ordinary tar shards, or one array, and an index of what lies where.
+
+A shard is an uncompressed tar of members `000000017.jpg` (the bytes of a sample) and `000000017.cls` (the number of its
+class), so `tar xf` and WebDataset read it too. `index.parquet` has one row a sample. What is read is found by its
+offset: any row at once, in any order, by any number of processes. Images of one small size may be one array instead,
+`images.npy` of N x H x W x C, with the same index.
+
+Legend: N rows, H W pixels, C channels.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from instar.errors import DataError
+
+INDEX = "index.parquet"
+ARRAY = "images.npy"
+ORIGINAL, JPEG256, RAW256, ARRAYS = "original", "jpeg256", "raw256", "array"
+PAYLOADS = (ORIGINAL, JPEG256, RAW256, ARRAYS)
+_VERSION = 1
+_OPEN = 256  # shards held open at once; a process may have 1024 files
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),  # its name in the shard, before the first dot
+        ("part", pa.string()),  # which of several arrays of the key; '' where there is one
+        ("source", pa.string()),  # the file it was made from, below the folder or archive it came from
+        ("shard", pa.int32()),  # number of the file it lies in
+        ("offset", pa.int64()),  # where its bytes begin there
+        ("length", pa.int64()),  # and how many there are
+        ("label", pa.string()),  # name of its class; null without labels
+        ("group", pa.string()),  # null without groups
+        ("split", pa.string()),  # train, val or test; null where nobody divided the samples
+        ("width", pa.int32()),  # pixels of what is stored, upright; 0 where it has none
+        ("height", pa.int32()),
+        ("channels", pa.int32()),
+        ("dtype", pa.string()),  # NumPy's name of one value
+        ("mode", pa.string()),  # what a pixel of the source was, as the scan says it
+        ("size", pa.int64()),  # bytes of the source
+        ("content", pa.uint64()),  # fingerprint of the source, as the scan takes it
+        ("xxh3", pa.binary(16)),  # xxh3-128 of the stored bytes
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file with samples in it: its name in the folder (or its path, where it was indexed in place)."""
+
+    name: str
+    size: int
+    xxh3: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What is true of all rows.
+
+    payload    original, jpeg256, raw256 or array
+    bare       stored bytes are pixels without a header: rows of one large array
+    skipped    (file, reason) of what was left out
+    plan       fingerprint of what was packed and how
+    notes      sentences for the user
+    """
+
+    payload: str
+    shards: tuple[Shard, ...]
+    bare: bool = False
+    skipped: tuple[tuple[str, str], ...] = ()
+    plan: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether packed data lie in this folder, or are said to lie at this address."""
+    return is_address(folder) or (folder / INDEX).is_file()
+
+
+def is_address(folder: str | Path) -> bool:
+    """Whether this is an address of another machine, `s3://…`, though a Path may have taken one of its slashes."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(folder)) is not None
+
+
+def address(folder: str | Path) -> str:
+    """The address with the slash that a Path took."""
+    return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", os.fspath(folder))
+
+
+class Packed:
+    """Packed data, open for reading. May be handed to any number of forked processes.
+
+    index    one row a sample, with the columns of SCHEMA
+    locate   from a shard's number to where it lies; by default in the folder
+    access   mmap, whose pages all processes of a machine share; or pread, where a file system dislikes mmap
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        index: pa.Table,
+        about: About,
+        *,
+        locate: Callable[[int], Path] | None = None,
+        access: Literal["mmap", "pread"] = "mmap",
+    ):
+        self.folder, self.index, self.about = folder, index, about
+        self._locate = locate or self._in_folder
+        self._open = _mapped if access == "mmap" else _descriptor
+        self._shards: dict[int, Any] = {}
+        self._shard_N, self._offset_N, self._length_N = (index[name].to_numpy() for name in SCHEMA.names[3:6])
+
+    def __len__(self) -> int:
+        return len(self._shard_N)
+
+    def stored(self, row: int) -> bytes:
+        """The stored bytes of a row."""
+        number = self._shard_N.item(row)
+        shard = self._shards.get(number) or self._opened(number)
+        offset = self._offset_N.item(row)
+        data: bytes = shard[offset : offset + self._length_N.item(row)]
+        return data
+
+    def checked(self, row: int) -> bytes:
+        """The stored bytes of a row; raises DataError where they are not those that were packed."""
+        data = self.stored(row)
+        if xxhash.xxh3_128_digest(data) != self._xxh3[row].as_py():
+            raise DataError(
+                f"its bytes in {self.about.shards[self._shard_N.item(row)].name} are not those that were packed"
+            )
+        return data
+
+    def array(self, row: int, data: bytes | None = None) -> np.ndarray:
+        """The array of a row, not copied. Rows that are not arrays raise DataError.
+
+        data   its bytes, where they are at hand
+        """
+        data = self.stored(row) if data is None else data
+        if not self.about.bare:
+            return of_npy(data)
+        shape = tuple(self.index[name][row].as_py() for name in ("height", "width", "channels"))
+        return np.frombuffer(data, self.index["dtype"][row].as_py()).reshape(shape)
+
+    def rows_of(self, sources: pa.ChunkedArray) -> np.ndarray:
+        """The rows that these sources are at, int64; raises DataError for one that is not there."""
+        rows = pc.index_in(sources, value_set=self.index["source"].combine_chunks())
+        if rows.null_count:
+            gone = sources.filter(pc.is_null(rows))[0].as_py()
+            raise DataError(f"{self.folder}: {rows.null_count} samples are not in its index, for example {gone!r}.")
+        return rows.to_numpy().astype(np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": {}}  # every process opens its own
+
+    @cached_property
+    def _xxh3(self) -> pa.Array:
+        return self.index["xxh3"].combine_chunks()
+
+    def _opened(self, number: int) -> Any:
+        if len(self._shards) >= _OPEN:
+            self._shards.pop(next(iter(self._shards)))
+        path, size = self._locate(number), self.about.shards[number].size
+        try:
+            opened = self._open(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: this shard cannot be read ({error}). Is it still there, whole?") from error
+        if opened.size() != size:  # reading behind the end of a mapped file would kill the process
+            raise DataError(f"{path}: has {opened.size()} bytes, but {size} were packed. Copy or pack it again.")
+        self._shards[number] = opened
+        return opened
+
+    def _in_folder(self, number: int) -> Path:
+        return self.folder / self.about.shards[number].name
+
+
+class _Descriptor:
+    """A file that is sliced as if it were mapped."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def size(self) -> int:
+        return os.fstat(self._number).st_size
+
+    def __getitem__(self, wanted: slice) -> bytes:
+        return os.pread(self._number, wanted.stop - wanted.start, wanted.start)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._number)
+
+
+def _descriptor(path: Path) -> _Descriptor:
+    return _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def of_npy(data: bytes | memoryview) -> np.ndarray:
+    """The array in the bytes of an .npy file, not copied. Raises DataError for anything else, and for pickles."""
+    import io
+
+    head = io.BytesIO(bytes(data[:65_600]))
+    try:
+        version = np.lib.format.read_magic(head)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(head)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        flat = np.frombuffer(data, dtype, offset=head.tell(), count=int(np.prod(shape, dtype=np.int64)))
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise DataError(f"not a whole .npy array ({error})") from error
+    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+
+
+def read(folder: Path, *, access: Literal["mmap", "pread"] = "mmap") -> Packed:
+    """Open packed data. Raises DataError where the index is not whole, or a shard is not there or not as long."""
+    if is_address(folder):
+        raise DataError(f"{address(folder)}: lies elsewhere. Bring it here first: instar.remote.fetched(…).")
+    index, about = read_index(folder)
+    problems = [problem for shard in about.shards if (problem := _problem(folder / shard.name, shard.size, shard.name))]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise DataError(f"{folder}: {shown}. Copy the folder again, or pack again.")
+    return Packed(folder, index, about, access=access)
+
+
+def read_index(folder: Path) -> tuple[pa.Table, About]:
+    """The index of packed data, without a look at the shards."""
+    if not (folder / INDEX).is_file():
+        raise DataError(f"{folder}: no packed data are here. Make them: instar pack FOLDER to={folder}")
+    return read_index_file(folder / INDEX)
+
+
+def read_index_file(path: Path) -> tuple[pa.Table, About]:
+    """An index by its path: that of all shards, or of one that was finished before a kill."""
+    try:
+        table = pq.read_table(path, partitioning=None)
+        about = json.loads((table.schema.metadata or {})[b"instar.pack"])
+        if about.pop("version") != _VERSION:
+            raise ValueError("another version of Instar wrote it")
+        about["shards"] = tuple(Shard(**shard) for shard in about["shards"])
+        about["skipped"] = tuple((file, reason) for file, reason in about["skipped"])
+        return table.select(SCHEMA.names).cast(SCHEMA), About(**{**about, "notes": tuple(about["notes"])})
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: is not a whole index ({error}). Pack again.") from error
+
+
+def write_index(path: Path, rows: pa.Table, about: About) -> None:
+    """Write an index, whole or not at all."""
+    said = {name: getattr(about, name) for name in About.__dataclass_fields__}
+    text = json.dumps({"version": _VERSION, **said}, default=vars)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            pq.write_table(rows.cast(SCHEMA).replace_schema_metadata({"instar.pack": text}), file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were given in a folder outlive a power cut."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def xxh3_of(path: Path) -> str:
+    """xxh3-128 of a file, in hexadecimal."""
+    whole = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
+
+
+def at_path(path: Path) -> tuple[Packed, int] | None:
+    """The packed data and the row that a path stands for, `PACKED/name of the source`; None where it is none."""
+    for folder in path.parents:
+        if (folder / INDEX).is_file():
+            pack = _remembered(folder, (folder / INDEX).stat().st_mtime_ns)
+            row = _rows_by_source(pack).get(str(path.relative_to(folder)))
+            return None if row is None else (pack, row)
+    return None
+
+
+@lru_cache(maxsize=2)
+def _remembered(folder: Path, changed_ns: int) -> Packed:
+    return read(folder)
+
+
+@lru_cache(maxsize=2)
+def _rows_by_source(pack: Packed) -> dict[str, int]:
+    return {name: row for row, name in enumerate(pack.index["source"].to_pylist())}
+
+
+def _problem(path: Path, size: int, name: str) -> str:
+    try:
+        found = path.stat().st_size
+    except OSError:
+        return f"{name} is not there"
+    return "" if found == size else f"{name} has {found} bytes, but {size} were packed"
