@@ -88,7 +88,7 @@ def predict(
     found = _checkpoint(run, checkpoint)
     learner = build.learner(experiment, plan, empty=True)
     learner.module.load_state_dict(found.files.get("ema", found.files["model"]))
-    reader = build.reader(experiment, manifest)
+    reader = build.reader(experiment, manifest, machine)
 
     def note_bad(row: int, reason: str) -> None:
         run.log_event("bad_sample", rank=world.rank, split=split, row=row, path=manifest.ids[row], reason=reason)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from instar import plugins, settings
 from instar.augment import Augment
 from instar.errors import ConfigError
+from instar.remote import address, is_address
 from instar.run import Run, name_for
 from instar.settings import Document, Settings, Shelf, Span, Training, read
 from instar.validation import conflict, validate
@@ -85,8 +86,8 @@ class Split(Settings):
 class Data(Settings):
     """Images, their labels, and how they are divided."""
 
-    root: Path
-    """Folder of the images: one folder a class, or whatever `table` points into."""
+    root: Annotated[Path, PlainSerializer(address, return_type=str, when_used="json")]
+    """Folder of the images: one folder a class, or whatever `table` points into. Or packed data, also at s3://…"""
     reader: Annotated[Any, Shelf("readers", default="image_label")] = "image_label"
     """What a row is read as."""
     table: Path | None = None
@@ -267,6 +268,8 @@ def _document(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> 
     if isinstance(source, dict):
         return source, overrides
     path = Path(source)
+    if is_address(path):
+        return Document({"data": {"root": str(source)}}), overrides
     if path.is_dir():
         saved = path / "experiment.yaml"
         return (read(saved) if saved.is_file() else Document({"data": {"root": str(path)}})), overrides
@@ -298,7 +301,7 @@ def _absolute(data: Data) -> Data:
     files = {
         name: path.expanduser().absolute()
         for name in ("root", "table", "manifest", "exclude")
-        if (path := getattr(data, name)) is not None
+        if (path := getattr(data, name)) is not None and not is_address(path)
     }
     return data.model_copy(update=files | {"index": index})
 

@@ -22,6 +22,10 @@ class Machine(Settings):
     """What computes."""
     timeout: Time = Span(60, "s")
     """How long one image may take to read before it is named and training stops."""
+    stage: Path | Literal["auto"] | None = None
+    """Folder of this node that packed data are copied to first; auto for the job's own disk or memory."""
+    cache: Bytes = 50 * 10**9
+    """Most that packed data fetched from elsewhere may take in the cache folder (INSTAR_CACHE)."""
 
 
 class Start(Settings):

@@ -12,8 +12,6 @@ import contextlib
 import json
 import mmap
 import os
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,7 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from instar import remote
 from instar.errors import DataError
+from instar.remote import Wanted
 
 INDEX = "index.parquet"
 ARRAY = "images.npy"
@@ -87,24 +87,13 @@ class About:
 
 def is_packed(folder: Path) -> bool:
     """Whether packed data lie in this folder, or are said to lie at this address."""
-    return is_address(folder) or (folder / INDEX).is_file()
-
-
-def is_address(folder: str | Path) -> bool:
-    """Whether this is an address of another machine, `s3://…`, though a Path may have taken one of its slashes."""
-    return re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(folder)) is not None
-
-
-def address(folder: str | Path) -> str:
-    """The address with the slash that a Path took."""
-    return re.sub(r"^([a-z][a-z0-9+.-]+):/+", r"\1://", os.fspath(folder))
+    return remote.is_address(folder) or (folder / INDEX).is_file()
 
 
 class Packed:
     """Packed data, open for reading. May be handed to any number of forked processes.
 
     index    one row a sample, with the columns of SCHEMA
-    locate   from a shard's number to where it lies; by default in the folder
     access   mmap, whose pages all processes of a machine share; or pread, where a file system dislikes mmap
     """
 
@@ -114,11 +103,9 @@ class Packed:
         index: pa.Table,
         about: About,
         *,
-        locate: Callable[[int], Path] | None = None,
         access: Literal["mmap", "pread"] = "mmap",
     ):
         self.folder, self.index, self.about = folder, index, about
-        self._locate = locate or self._in_folder
         self._open = _mapped if access == "mmap" else _descriptor
         self._shards: dict[int, Any] = {}
         self._shard_N, self._offset_N, self._length_N = (index[name].to_numpy() for name in SCHEMA.names[3:6])
@@ -128,27 +115,30 @@ class Packed:
 
     def stored(self, row: int) -> bytes:
         """The stored bytes of a row."""
-        number = self._shard_N.item(row)
-        shard = self._shards.get(number) or self._opened(number)
-        offset = self._offset_N.item(row)
-        data: bytes = shard[offset : offset + self._length_N.item(row)]
-        return data
+        return bytes(self._view(row))
 
-    def checked(self, row: int) -> bytes:
-        """The stored bytes of a row; raises DataError where they are not those that were packed."""
-        data = self.stored(row)
+    def checked(self, row: int) -> memoryview | bytes:
+        """The stored bytes of a row, not copied; raises DataError where they are not those that were packed."""
+        data = self._view(row)
         if xxhash.xxh3_128_digest(data) != self._xxh3[row].as_py():
             raise DataError(
                 f"its bytes in {self.about.shards[self._shard_N.item(row)].name} are not those that were packed"
             )
         return data
 
-    def array(self, row: int, data: bytes | None = None) -> np.ndarray:
+    def _view(self, row: int) -> memoryview | bytes:
+        number = self._shard_N.item(row)
+        shard = self._shards.get(number) or self._opened(number)
+        offset = self._offset_N.item(row)
+        data: memoryview | bytes = shard[offset : offset + self._length_N.item(row)]
+        return data
+
+    def array(self, row: int, data: memoryview | bytes | None = None) -> np.ndarray:
         """The array of a row, not copied. Rows that are not arrays raise DataError.
 
         data   its bytes, where they are at hand
         """
-        data = self.stored(row) if data is None else data
+        data = self._view(row) if data is None else data
         if not self.about.bare:
             return of_npy(data)
         shape = tuple(self.index[name][row].as_py() for name in ("height", "width", "channels"))
@@ -172,18 +162,21 @@ class Packed:
     def _opened(self, number: int) -> Any:
         if len(self._shards) >= _OPEN:
             self._shards.pop(next(iter(self._shards)))
-        path, size = self._locate(number), self.about.shards[number].size
+        path, size = self._in_folder(number), self.about.shards[number].size
         try:
             opened = self._open(path)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: this shard cannot be read ({error}). Is it still there, whole?") from error
-        if opened.size() != size:  # reading behind the end of a mapped file would kill the process
-            raise DataError(f"{path}: has {opened.size()} bytes, but {size} were packed. Copy or pack it again.")
+        if len(opened) != size:  # reading behind the end of a mapped file would kill the process
+            raise DataError(f"{path}: has {len(opened)} bytes, but {size} were packed. Copy or pack it again.")
         self._shards[number] = opened
         return opened
 
     def _in_folder(self, number: int) -> Path:
-        return self.folder / self.about.shards[number].name
+        shard = self.about.shards[number]
+        if remote.is_here_only_in_part(self.folder):
+            return remote.located(self.folder, Wanted(shard.name, shard.size, shard.xxh3))
+        return self.folder / shard.name
 
 
 class _Descriptor:
@@ -192,7 +185,7 @@ class _Descriptor:
     def __init__(self, number: int):
         self._number = number
 
-    def size(self) -> int:
+    def __len__(self) -> int:
         return os.fstat(self._number).st_size
 
     def __getitem__(self, wanted: slice) -> bytes:
@@ -207,9 +200,9 @@ def _descriptor(path: Path) -> _Descriptor:
     return _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
-def _mapped(path: Path) -> mmap.mmap:
+def _mapped(path: Path) -> memoryview:
     with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def of_npy(data: bytes | memoryview) -> np.ndarray:
@@ -231,9 +224,11 @@ def of_npy(data: bytes | memoryview) -> np.ndarray:
 
 def read(folder: Path, *, access: Literal["mmap", "pread"] = "mmap") -> Packed:
     """Open packed data. Raises DataError where the index is not whole, or a shard is not there or not as long."""
-    if is_address(folder):
-        raise DataError(f"{address(folder)}: lies elsewhere. Bring it here first: instar.remote.fetched(…).")
+    if remote.is_address(folder):
+        folder = remote.here(folder, INDEX)
     index, about = read_index(folder)
+    if remote.is_here_only_in_part(folder):
+        return Packed(folder, index, about, access=access)
     problems = [problem for shard in about.shards if (problem := _problem(folder / shard.name, shard.size, shard.name))]
     if problems:
         shown = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")

@@ -28,6 +28,7 @@ from instar.errors import DataError
 from instar.experiment import Data, Split
 from instar.manifest import MORE, SCHEMA, SPLITS, Manifest, Skipped
 from instar.readers import _pixels as pixels
+from instar.remote import is_address
 
 Progress = Callable[[int, int], None]
 
@@ -93,7 +94,8 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
     if data.manifest is not None:
         return _as_prepared(data, data.manifest, progress)
     if packed.is_packed(data.root):
-        found, heads, stored_as = packs.of_packed(Path(os.path.abspath(data.root)), data)  # noqa: PTH100
+        place = data.root if is_address(data.root) else data.root.absolute()
+        found, heads, stored_as = packs.of_packed(place, data)
         made = of_listing(found, heads, data, seed, rare={})
         return replace(made, statistics=made.statistics | {"stored_as": stored_as})
     if (known := whole.recall(data, seed)) is not None:

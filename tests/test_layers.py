@@ -13,7 +13,8 @@ LEVELS = [
     # nouns
     {"run"},
     {"weights"},
-    {"augment", "experiment", "machine", "site", "job", "manifest", "packed", "plan", "predictions", "networks"},
+    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks"}
+    | {"fields", "packed", "remote"},
     {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},
@@ -33,12 +34,15 @@ DOORS = {
     "timm": {"models/timm.py", "models/_weights.py", "models/_parts.py", "optimizers/lamb.py", "optimizers/lars.py"},
     "matplotlib": {"report/figures.py"},
     "huggingface_hub": {"fetch.py"},
+    "h5py": {"fields.py"},
+    "fsspec": {"remote.py"},
+    "s3fs": set(),
     "lightning": set(),
     "ray": set(),
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
-         "augment", "formats", "experiment", "machine", "site", "job", "plan", "caches", "weights", "lock",
+         "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
          "preflight", "outside", "quota", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "pyarrow", "sklearn", "matplotlib", "PIL", "hydra", "safetensors"}
 

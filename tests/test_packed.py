@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from instar import pack, packed
+from instar import pack, packed, remote
 from instar.errors import DataError
 from tests.fakes.images import folder_of_images
 
@@ -117,10 +117,10 @@ def test_what_is_no_array_is_refused_and_nothing_runs(tmp_path, what):
 
 def test_addresses_survive_a_path():
     for text in ("s3://bucket/a/b", "https://host:80/x", "memory://x"):
-        assert packed.is_address(text) and packed.is_address(Path(text))
-        assert packed.address(Path(text)) == packed.address(text) == text
+        assert remote.is_address(text) and remote.is_address(Path(text))
+        assert remote.address(Path(text)) == remote.address(text) == text
     for text in ("/a/b", "C:/x", "relative/s3:/x", "s3:x"):
-        assert not packed.is_address(text)
+        assert not remote.is_address(text)
 
 
 def test_a_source_that_is_not_in_the_index_is_named(folder):

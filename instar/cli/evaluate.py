@@ -22,7 +22,7 @@ from instar.formats import count, interval, one_line, score, table
 
 FLAGS = ()
 THINGS = (1, 1)
-MACHINE = ("device", "workers", "timeout")
+MACHINE = ("device", "workers", "timeout", "stage", "cache")
 
 
 def run(words: Words) -> int:

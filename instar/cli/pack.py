@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instar import formats, terminal
+from instar import formats, plugins, terminal
 from instar.cli.words import Words, to_type
 from instar.errors import DONE, USER_ERROR, ConfigError
 
@@ -117,9 +117,8 @@ def _like(options: "Options", data: "Data | None") -> "Options":
 
     if data is None or data.reader.kind != "image_label":
         return options
-    from instar.readers.image_label import colour
-
-    return replace(options, background=colour(data.reader.background), span=data.reader.span)
+    background = plugins.load("readers", "image_label").colour(data.reader.background)
+    return replace(options, background=background, span=data.reader.span)
 
 
 def _tell(words: Words, made: "Outcome", folder: Path, wrong: list[str], *, seconds: float) -> None:

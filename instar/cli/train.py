@@ -9,6 +9,7 @@
                    epochs batch lr size balance pretrained
     devices=2      processes that train together          workers=4    processes that read images, a device
     walltime=8h    stop and save in time                  device=cpu   auto, cpu or cuda
+    stage=auto     copy packed data to the node's own disk or memory first; or stage=FOLDER
     run=NAME       instead of a name made up              runs=FOLDER  instead of runs/
     on_change=     stretch, tail or restart: what the learning rate does when the length of a run is changed
     accept=true    go on although the images changed

@@ -55,7 +55,8 @@ def assemble(
     ema = optimising.Ema(learner.module, settings.ema) if settings.ema else None
     stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank, ema=ema)
     stepper.micro = _remembered_micro(run, plan.micro)
-    reader, order = build.reader(experiment, manifest), build.order(manifest, plan)
+    reader = build.reader(experiment, manifest, machine, told=view.note)
+    order = build.order(manifest, plan)
     timeout = machine.timeout.seconds
     val_rows = manifest.rows("val")
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from instar import plugins
+from instar.engine import staging
 from instar.engine.loading.order import Order, key_of
 from instar.errors import ConfigError
 from instar.experiment import Experiment
+from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.networks import Learner
 from instar.plan import Plan
@@ -40,8 +42,17 @@ def learner(
     return made
 
 
-def reader(experiment: Experiment, manifest: Manifest) -> Any:
-    """What turns a row into a sample; raises ConfigError where it does not give what the task needs."""
+def reader(
+    experiment: Experiment,
+    manifest: Manifest,
+    machine: Machine,
+    *,
+    told: Callable[[str], None] = lambda sentence: None,
+) -> Any:
+    """What turns a row into a sample; raises ConfigError where it does not give what the task needs.
+
+    Packed data are brought near first, where the machine says so. told: told, one sentence each, what was done
+    """
     shelf = plugins.load("readers", experiment.data.reader.kind)
     task = plugins.load("tasks", experiment.task.kind)
     missing = task.needs - shelf.gives
@@ -50,7 +61,8 @@ def reader(experiment: Experiment, manifest: Manifest) -> Any:
             f"task {experiment.task.kind!r} needs {', '.join(sorted(missing))}, which reader "
             f"{experiment.data.reader.kind!r} does not give (it gives {', '.join(sorted(shelf.gives))})."
         )
-    return shelf.open(experiment.data.reader, manifest, experiment.augment)
+    rows = replace(manifest, root=staging.near(manifest.root, machine, told=told))
+    return shelf.open(experiment.data.reader, rows, experiment.augment)
 
 
 def order(manifest: Manifest, plan: Plan) -> Order:

@@ -101,10 +101,21 @@ def viewed(image: Image.Image, choose: Callable[[int, int], View], form: Form) -
     return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
 
 
-def of_bytes(data: bytes) -> Image.Image:
+def viewed_array(array: np.ndarray, choose: Callable[[int, int], View], form: Form) -> np.ndarray:
+    """The chosen view of an array of H x W or H x W x C, of which only what is under the view is touched."""
+    height, width = array.shape[:2]
+    view = choose(width, height)
+    with problems_named():
+        left, top, right, bottom = _reach(view.box, form.size, width, height)
+        box = (view.box[0] - left, view.box[1] - top, view.box[2] - left, view.box[3] - top)
+        small = _crop(of_array(array[top:bottom, left:right]), box, form, exact=view.exact)
+    return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
+
+
+def of_bytes(data: bytes | memoryview) -> Image.Image:
     """The image in the bytes of a file, its header read and no pixel decoded. Raises BadImage."""
     with problems_named():
-        if not data:
+        if not len(data):
             raise BadImage("empty file, 0 bytes")
         return _limited(Image.open(io.BytesIO(data), formats=FORMATS))
 
@@ -252,11 +263,16 @@ def _draft(image: Image.Image, box: Box, form: Form, *, scaled: bool) -> Box:
 
 def _under(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, Box]:
     """The part of an image that `resize` would read for this box, and the box in that part."""
-    reach_x, reach_y = ((box[2 + side] - box[side]) / size + 2 for side in (0, 1))
-    left, top = max(0, int(box[0] - reach_x)), max(0, int(box[1] - reach_y))
-    right, bottom = min(image.width, int(box[2] + reach_x)), min(image.height, int(box[3] + reach_y))
+    left, top, right, bottom = _reach(box, size, image.width, image.height)
     part = image.crop((left, top, right, bottom))
     return part, (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+
+
+def _reach(box: Box, size: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Whole pixels that `resize` to `size` would read for a box in an image of this width and height."""
+    reach_x, reach_y = ((box[2 + side] - box[side]) / size + 2 for side in (0, 1))
+    left, top = max(0, int(box[0] - reach_x)), max(0, int(box[1] - reach_y))
+    return left, top, min(width, int(box[2] + reach_x)), min(height, int(box[3] + reach_y))
 
 
 def upright(image: Image.Image, form: Form, *, short: int | None = None) -> Image.Image:

@@ -29,6 +29,7 @@ from PIL import Image
 from instar.engine.loading.cores import usable_cpus
 from instar.readers import _pixels as pixels
 from instar.readers._pixels import BadImage
+from instar.remote import cache_folder
 
 _AT_ONCE = 256  # files a thread takes in one go
 _EDGE = 4096  # bytes at both ends that make the fingerprint
@@ -271,22 +272,3 @@ class _Kept:
             )
             with suppress(OSError):
                 part.unlink()
-
-
-def cache_folder() -> Path:
-    """Where Instar keeps what it can find again: INSTAR_CACHE, or instar below the user's cache folder.
-
-    Where a home cannot be written, as in some jobs and containers, a folder of this user's below the temporary one.
-    """
-    if named := os.environ.get("INSTAR_CACHE"):
-        return Path(named)
-    with suppress(RuntimeError):  # nobody's home
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-        if _can_be_made(base):
-            return base / "instar"
-    return Path(tempfile.gettempdir()) / f"instar-{os.getuid()}"
-
-
-def _can_be_made(folder: Path) -> bool:
-    there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
-    return os.access(there, os.W_OK)

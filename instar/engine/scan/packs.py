@@ -18,7 +18,7 @@ def of_packed(folder: Path, data: Data) -> tuple[Listing, Headers, str]:
 
     Raises DataError where the samples have no labels, or a shard is not there or not whole.
     """
-    pack = packed.read(folder)
+    pack = packed.read(folder)  # of an address the index only
     index = pack.index
     if index["label"].null_count:
         raise DataError(
