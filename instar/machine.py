@@ -1,12 +1,17 @@
 """Machine: where and with what something runs. Never part of what is learnt."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from instar.settings import Settings, Span, Time
 from instar.spans import Bytes
+
+
+def listed(value: Any) -> Any:
+    """Names with commas between them as a list; anything else as it is."""
+    return [one for one in value.split(",") if one] if isinstance(value, str) else value
 
 
 class Machine(Settings):
@@ -54,3 +59,20 @@ class Packing(Settings):
     """How large a file is, about."""
     workers: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     """Processes that pack; auto for one a core."""
+
+
+class Converting(Settings):
+    """One conversion, as said on the command line."""
+
+    to: Path
+    """Folder that is to hold the arrays."""
+    as_: Literal["npy", "packed"] = Field("npy", alias="as")
+    """A file for each array, or shards with an index."""
+    arrays: Annotated[tuple[str, ...], BeforeValidator(listed)] = ()
+    """Names of the arrays to take, with commas between them; by default all that the first file holds."""
+    channels: Literal["last", "first", "none"] = "last"
+    """Where the channels are, for statistics."""
+    shard: Annotated[Bytes, Field(ge=1 << 16)] = 10**9
+    """How large a shard is, about."""
+    workers: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    """Processes that convert; auto for one a core."""

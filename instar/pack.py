@@ -145,10 +145,10 @@ def _may_be_written(folder: Path, found: Sources) -> None:
 
 def _plan_of(found: Sources, options: Options) -> str:
     """A fingerprint of what is packed and how: shards of another one cannot be used."""
-    changed = found.place.stat().st_mtime_ns if found.form != "folder" else 0
+    changed = found.place.stat().st_mtime_ns if found.form in ("tar", "zip") else 0
     how = {**asdict(replace(options, processes=None)), "place": os.fspath(found.place), "changed": changed}
     whole = xxhash.xxh3_128(json.dumps(how, sort_keys=True).encode())
-    for column in (found.names, found.labels, found.groups, found.splits):
+    for column in (found.names, found.labels, found.groups, found.splits, found.keys, found.parts):
         whole.update(json.dumps(column and list(column)).encode())
     whole.update(found.size_N.tobytes())
     whole.update(found.changed_N.tobytes())
@@ -234,7 +234,8 @@ class _Packer:
             else:
                 label = found.labels[row] if found.labels else None
                 cls = None if label is None else self._numbers[label]
-                members, begins = shards.sample(shards.key_of(row), stored.ending, stored.data, cls)
+                ending = f"{found.parts[row]}.{stored.ending}" if found.parts and found.parts[row] else stored.ending
+                members, begins = shards.sample(_key(found, row), ending, stored.data, cls)
             facts.append((row, at + begins, len(stored.data), stored.facts))
             pieces += members
             at += sum(map(len, members))
@@ -244,7 +245,8 @@ class _Packer:
         """What is stored of a row."""
         found = self._found
         data = sources.load(found.place, found.form, found.names[row], int(found.at_N[row]), int(found.size_N[row]))
-        return payloads.stored(data, found.names[row], payload=self._options.payload, form=self._form, bare=self._bare)
+        name = ".npy" if found.form == "field" else found.names[row]
+        return payloads.stored(data, name, payload=self._options.payload, form=self._form, bare=self._bare)
 
 
 def _finish(folder: Path, piece: Piece, gathered: Sequence[Written], found: Sources, plan: str) -> None:
@@ -279,8 +281,8 @@ def _rows(
             offset, length, facts = rest
             key = name.rpartition("/")[0] + "/" + name.rpartition("/")[2].partition(".")[0]
             values = {
-                "key": key.lstrip("/") if in_place else shards.key_of(row),
-                "part": "",
+                "key": key.lstrip("/") if in_place else _key(found, row),
+                "part": found.parts[row] if found.parts else "",
                 "source": name,
                 "shard": number,
                 "offset": one.offset + offset,
@@ -293,6 +295,10 @@ def _rows(
             for column, value in values.items():
                 columns[column].append(value)
     return pa.table(columns, schema=packed.SCHEMA), tuple(skipped)
+
+
+def _key(found: Sources, row: int) -> str:
+    return shards.key_of(found.keys[row] if found.keys else row)
 
 
 def _indexed(

@@ -17,7 +17,8 @@ from instar.engine import deadline
 from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 
 VERBS = (
-    *("check", "prepare", "pack", "train", "evaluate", "report", "compare"),
+    *("check", "prepare", "pack", "convert"),
+    *("train", "evaluate", "report", "compare"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
     *("fetch", "doctor", "site", "show", "schema", "demo"),
 )

@@ -80,7 +80,7 @@ def _pack(words: Words, place: Path, folder: Path, settings: "Packing", changes:
         line.clear()
     wrong = stage.verify(made.pack, progress=lambda n, of: line.draw("verify   ", n, of)) if "verify" in words else []
     line.clear()
-    _tell(words, made, folder, wrong, seconds=time.monotonic() - began)
+    tell(words, made, folder, wrong, seconds=time.monotonic() - began)
     return USER_ERROR if wrong else DONE
 
 
@@ -121,7 +121,8 @@ def _like(options: "Options", data: "Data | None") -> "Options":
     return replace(options, background=background, span=data.reader.span)
 
 
-def _tell(words: Words, made: "Outcome", folder: Path, wrong: list[str], *, seconds: float) -> None:
+def tell(words: Words, made: "Outcome", folder: Path, wrong: list[str], *, seconds: float) -> None:
+    """Say what stands there now, as lines or as JSON."""
     about = made.pack.about
     facts: dict[str, Any] = {
         "packed": str(folder),

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from instar import fields
 from instar.engine.loading.cores import usable_cpus
+from instar.engine.packing import payloads
 from instar.engine.scan import listing
 from instar.errors import DataError
 from instar.manifest import Manifest, Skipped
@@ -31,12 +33,13 @@ class Sources:
     """N samples to be packed.
 
     place         the folder, tar or zip they come from
-    form          folder, tar or zip
+    form          folder, tar, zip, or field for arrays inside files
     names         below the place, unique
     labels …      None where there are none
     at_N, size_N  offset in a tar or number in a zip, and size in bytes; -1 for a file that is not there
     changed_N     time of change of a file, in ns
     pixels_N      how many pixels an image has; None where nobody looked
+    keys, parts   number of the sample that an array belongs to, and which of its arrays it is; None for one a sample
     skipped       what was left out, and why
     """
 
@@ -50,6 +53,8 @@ class Sources:
     size_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     changed_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     pixels_N: np.ndarray | None = None
+    keys: Sequence[int] | None = None
+    parts: Sequence[str] | None = None
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -146,6 +151,9 @@ def load(place: Path, form: str, name: str, at: int, size: int) -> bytes:
     """The bytes of one source. Raises DataError or OSError where they are not what was listed."""
     if form == "folder":
         return _file(f"{place}/{name}", size)
+    if form == "field":
+        inside, _, array = name.rpartition(":")
+        return payloads.npy(fields.read(place if place.is_file() else place / inside, array))
     if form == "tar":
         with open(place, "rb") as file:
             data = os.pread(file.fileno(), size, at)

@@ -1,0 +1,362 @@
+"""Convert: arrays in HDF5 or NetCDF files -> .npy files that can be mapped. Over processes, and over MPI ranks.
+
+Ranks need no messages: the work is divided by rank, every rank writes down what it finished in a file of its own, and
+whoever finds all of it finished puts the statistics together. The same command again carries on, and `fix` makes anew
+what is broken. Each file is written under a hidden name and renamed; every byte of it goes through xxh3.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from instar import fields
+from instar.engine import faults
+from instar.engine.loading.cores import usable_cpus
+from instar.engine.packing.pool import Piece, written
+from instar.engine.packing.sources import Sources
+from instar.engine.ranks.place import Place
+from instar.errors import DataError
+from instar.fields import Field
+from instar.manifest import Skipped
+from instar.metrics import moments
+from instar.metrics.moments import Moments
+from instar.run import write_atomically
+
+RECORDS = "converted"  # converted-0003.jsonl: what rank 3 finished
+STATISTICS = "stats.json"
+_TRIED = 16  # files of which one must be readable
+_BUFFER = 1 << 20  # stays in the processor's cache between reading, hashing and writing; 8 MB took 1.2 times as long
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One array of one file, and the file it becomes, both below their folders."""
+
+    source: str
+    array: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to convert.
+
+    fix         look at what is there, and make anew what is broken
+    stats       mean, spread and range of every channel
+    channels    where the channels are: last, first or none
+    processes   how many convert; null for one a core of this rank
+    """
+
+    fix: bool = False
+    stats: bool = False
+    channels: str = "last"
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """made, kept: outputs of this rank, new and from before. broken: (source, reason). whole: everything is there."""
+
+    made: int
+    kept: int
+    broken: tuple[tuple[str, str], ...]
+    whole: bool
+    bytes: int
+    statistics: dict[str, Moments] | None = None
+
+
+def tasks(root: Path, arrays: Sequence[str] = ()) -> list[Task]:
+    """What there is to convert below a folder, or in one file.
+
+    arrays   names of the arrays to take; by default all that the first readable file holds
+    Raises DataError where there is nothing.
+    """
+    files = _files(root)
+    names = [name.strip("/") for name in arrays] or _arrays_of_first(root, files)
+    if not names:
+        raise DataError(f"{files[0]}: holds no array of numbers. Name another folder.")
+    tails = [name.rpartition("/")[2] for name in names]
+    short = len(set(tails)) == len(tails)
+    made = []
+    for file in files:
+        stem = file.rpartition(".")[0] if "." in file.rpartition("/")[2] else file
+        for name, tail in zip(names, tails, strict=True):
+            middle = tail if short else name.replace("/", ".")
+            made.append(Task(file, name, f"{stem}.{middle}.npy" if len(names) > 1 else f"{stem}.npy"))
+    _all_different(made)
+    return made
+
+
+def convert(
+    root: Path,
+    todo: Sequence[Task],
+    folder: Path,
+    options: Options,
+    place: Place,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Outcome:
+    """Convert this rank's part of the tasks into a folder, or go on with that.
+
+    Raises DataError where it cannot be written; files that cannot be read are in the outcome.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _records(folder)
+    mine = list(todo)[place.rank :: place.world]
+    pieces = [Piece(number, 0, "") for number in range(len(mine))]
+    one = _Converter(root, mine, folder, options, known)
+    broken, made, kept, size = [], 0, 0, 0
+    with open(folder / f"{RECORDS}-{place.rank:04d}.jsonl", "a", encoding="utf-8") as records:
+        for done, piece in enumerate(written(pieces, one.make, processes=options.processes or _cores(place)), start=1):
+            facts, new = piece.facts
+            if "reason" in facts:
+                broken.append((f"{facts['source']}: {facts['array']}", facts["reason"]))
+            else:
+                made, kept, size = made + new, kept + (not new), size + facts["size"]
+                if new:
+                    records.write(json.dumps(facts) + "\n")
+                    records.flush()
+            progress(done, len(mine))
+            faults.point("convert.done")
+    known = _records(folder)
+    whole = all(_is_recorded(task, known) for task in todo)
+    statistics = _put_together(folder, todo, known) if whole and options.stats else None
+    return Outcome(made, kept, tuple(broken), whole, size, statistics)
+
+
+def sources(root: Path, todo: Sequence[Task]) -> Sources:
+    """The same tasks as sources to pack: one sample a file, one member an array."""
+    numbers: dict[str, int] = {}
+    keys = [numbers.setdefault(task.source, len(numbers)) for task in todo]
+    sizes, changed, skipped = [], [], []
+    for task in todo:
+        try:
+            status = _at(root, task.source).stat()
+            sizes.append(fields.field(_at(root, task.source), task.array).size + 128)
+            changed.append(status.st_mtime_ns)
+        except (DataError, OSError) as error:
+            skipped.append(Skipped(f"{task.source}: {task.array}", str(error)))
+            sizes.append(-1)
+            changed.append(-1)
+    good = [number for number, size in enumerate(sizes) if size >= 0]
+    many = len({task.array for task in todo}) > 1
+    return Sources(
+        root,
+        "field",
+        [f"{todo[n].source}:{todo[n].array}" for n in good],
+        at_N=np.zeros(len(good), np.int64),
+        size_N=np.array([sizes[n] for n in good], np.int64),
+        changed_N=np.array([changed[n] for n in good], np.int64),
+        keys=[keys[n] for n in good],
+        parts=[todo[n].output.removesuffix(".npy").rpartition(".")[2] if many else "" for n in good],
+        skipped=skipped,
+    )
+
+
+# --- one array -------------------------------------------------------------------------------------------------------
+
+
+class _Converter:
+    """Makes one output, in another process."""
+
+    def __init__(self, root: Path, mine: Sequence[Task], folder: Path, options: Options, known: dict[str, Any]):
+        self._root, self._mine, self._folder = root, mine, folder
+        self._options, self._known = options, known
+        self._buffer = np.empty(_BUFFER, np.uint8)
+
+    def make(self, number: int) -> tuple[list[bytes], Any]:
+        """No bytes to be put anywhere; what is known of the output, and whether it is new."""
+        task = self._mine[number]
+        before = self._known.get(task.output)
+        source, output = _at(self._root, task.source), self._folder / task.output
+        try:
+            state = source.stat()
+            if before is not None and self._still_holds(before, output, state):
+                return [], (before, False)
+            facts = self._converted(task, source, output)
+        except DataError as error:
+            return [], ({**asdict(task), "reason": str(error)}, True)
+        except FileNotFoundError as error:
+            return [], ({**asdict(task), "reason": f"{error.filename}: no such file"}, True)
+        return [], ({**facts, "from": [state.st_size, state.st_mtime_ns]}, True)
+
+    def _still_holds(self, before: dict[str, Any], output: Path, state: os.stat_result) -> bool:
+        """Whether the output of an earlier start is there, from the same source, as long as it was, and wanted so."""
+        if before["from"] != [state.st_size, state.st_mtime_ns] or not output.is_file():
+            return False
+        if output.stat().st_size != before["size"] or (self._options.stats and before.get("stats") is None):
+            return False
+        return not self._options.fix or self._xxh3(output) == before["xxh3"]
+
+    def _xxh3(self, path: Path) -> str:
+        whole, view = xxhash.xxh3_128(), self._buffer.data
+        with open(path, "rb", buffering=0) as file:
+            while got := file.readinto(view):
+                whole.update(view[:got])
+        return whole.hexdigest()
+
+    def _converted(self, task: Task, source: Path, output: Path) -> dict[str, Any]:
+        about = fields.field(source, task.array)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        for old in output.parent.glob(f".{_escaped(output.name)}.*.part"):
+            old.unlink(missing_ok=True)
+        part = output.with_name(f".{output.name}.{os.getpid()}.part")
+        whole = xxhash.xxh3_128()
+        try:
+            with open(part, "wb", buffering=0) as file:
+                for piece in self._all(source, about):
+                    whole.update(piece)
+                    _write(file, piece)
+            found = self._moments(part) if self._options.stats else None
+            size = part.stat().st_size
+            faults.point("convert.rename")
+            part.replace(output)
+        finally:
+            part.unlink(missing_ok=True)
+        return {
+            **asdict(task),
+            "shape": list(about.shape),
+            "dtype": about.dtype.str,
+            "size": size,
+            "xxh3": whole.hexdigest(),
+            "stats": found and asdict(found),
+        }
+
+    def _all(self, source: Path, about: Field) -> Iterator[Any]:
+        yield _head(about)
+        yield from self._bytes(source, about)
+
+    def _bytes(self, source: Path, about: Field) -> Iterator[memoryview]:
+        """All bytes of an array, through the one buffer."""
+        if about.offset is None:
+            yield from fields.blocks(source, about.name, out=self._buffer)
+            return
+        # In one piece in the file: HDF5 need not be asked, and nothing is allocated.
+        view, at, end = self._buffer.data, about.offset, about.offset + about.size
+        number = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while at < end:
+                got = os.preadv(number, [view[: min(_BUFFER, end - at)]], at)
+                if not got:
+                    raise DataError(f"{source}: is truncated: {about.name!r} ends {end - at} bytes after the file does")
+                yield view[:got]
+                at += got
+        finally:
+            os.close(number)
+
+    def _moments(self, part: Path) -> Moments:
+        array = np.lib.format.open_memmap(part, mode="r")
+        axis = {"last": -1, "first": 0}.get(self._options.channels) if array.ndim > 2 else None
+        return moments.of_array(array, axis=axis)
+
+
+def _head(about: Field) -> bytes:
+    file = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(about.dtype)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": about.shape})
+    return file.getvalue()
+
+
+def _write(file: io.FileIO, piece: Any) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[file.write(view) or 0 :]
+
+
+# --- what is known ---------------------------------------------------------------------------------------------------
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    """What any rank ever finished, by output; the line that a kill cut off is no record."""
+    known: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob(f"{RECORDS}-*.jsonl"), key=lambda one: one.stat().st_mtime_ns):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                known[record["output"]] = record
+    return known
+
+
+def _is_recorded(task: Task, known: dict[str, dict[str, Any]]) -> bool:
+    record = known.get(task.output)
+    return record is not None and (record["source"], record["array"]) == (task.source, task.array)
+
+
+def _put_together(folder: Path, todo: Sequence[Task], known: dict[str, dict[str, Any]]) -> dict[str, Moments] | None:
+    """The statistics of every array over all files, written for others to read; None where a part has none."""
+    made: dict[str, Moments] = {}
+    for name in sorted({task.array for task in todo}):
+        parts = [known[task.output].get("stats") for task in sorted(todo, key=_by_source) if task.array == name]
+        if not all(parts):
+            return None
+        try:
+            made[name] = moments.together([Moments(**{k: tuple(v) for k, v in part.items()}) for part in parts if part])
+        except ValueError as error:
+            raise DataError(f"{name}: {error}. Leave the others out, or write channels=none.") from error
+    said = {name: {**asdict(one), "std": one.std} for name, one in made.items()}
+    write_atomically(folder / STATISTICS, json.dumps(said, indent=1) + "\n")
+    return made
+
+
+def _by_source(task: Task) -> str:
+    return task.source
+
+
+# --- which files -----------------------------------------------------------------------------------------------------
+
+
+def _files(root: Path) -> list[str]:
+    if root.is_file():
+        return [root.name]
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such file or folder. Name what holds the HDF5 or NetCDF files.")
+    found = []
+    for above, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(fields.ENDINGS) and not name.startswith("."):
+                found.append(os.path.relpath(f"{above}/{name}", root))
+    if not found:
+        raise DataError(
+            f"{root}: no {', '.join(fields.ENDINGS)} file is below this folder. Name the one that has some."
+        )
+    return found
+
+
+def _arrays_of_first(root: Path, files: Sequence[str]) -> list[str]:
+    for file in files[:_TRIED]:
+        with suppress(DataError):
+            return [one.name for one in fields.fields(_at(root, file))]
+    return [one.name for one in fields.fields(_at(root, files[0]))]
+
+
+def _at(root: Path, source: str) -> Path:
+    return root if root.is_file() else root / source
+
+
+def _all_different(made: Sequence[Task]) -> None:
+    seen: dict[str, Task] = {}
+    for task in made:
+        other = seen.setdefault(task.output, task)
+        if other is not task:
+            raise DataError(
+                f"{task.source} and {other.source} would both become {task.output}. Convert them into two folders."
+            )
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _cores(place: Place) -> int:
+    return max(1, usable_cpus() // (place.local_world or place.world))

@@ -1,0 +1,220 @@
+"""Fields: arrays in HDF5, NetCDF and .npy files. Which there are, and one of them, or one row or some channels of it.
+
+This is the only file that imports h5py; NetCDF of before 2008 (classic) is read by SciPy. Legend: C channels.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instar.errors import DataError
+
+ENDINGS = (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".npy")
+_CLASSIC = b"CDF"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_NPY = b"\x93NUMPY"
+_KINDS = "biufc"  # booleans and numbers
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of a file.
+
+    name     its path in the file; '' in an .npy file, which holds one
+    offset   where its bytes lie in one piece in the file, as NumPy has them in memory; None where they do not
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+def fields(file: Path) -> list[Field]:
+    """All arrays of numbers in a file, by name. Raises DataError where it cannot be read."""
+    with _opened(file) as source:
+        return [source.field(name) for name in source.names()]
+
+
+def field(file: Path, name: str) -> Field:
+    """One array of a file, not its values. Raises DataError where there is none of this name, and names those."""
+    with _opened(file) as source:
+        return source.field(_known(file, name, source))
+
+
+def read(
+    file: Path, name: str = "", *, row: int | None = None, channels: Sequence[int] | None = None, axis: int = -1
+) -> np.ndarray:
+    """The values of one array.
+
+    row        only this entry of its first axis
+    channels   only these entries of `axis`, in this order
+    axis       where the channels are, in what is returned without a choice
+    Raises DataError where the file, the array, the row or a channel is not there.
+    """
+    with _opened(file) as source:
+        name = _known(file, name, source)
+        shape = source.field(name).shape
+        where: list[Any] = [slice(None)] * len(shape)
+        first = 0
+        if row is not None:
+            if not shape or not 0 <= row < shape[0]:
+                raise DataError(f"{file}: {name!r} has {shape[0] if shape else 0} rows, and row {row} is wanted")
+            where[0], first = row, 1
+        if channels is None:
+            return source.read(name, tuple(where))
+        at = axis + len(shape) if axis < 0 else axis + first
+        if not first <= at < len(shape) or any(not 0 <= one < shape[at] for one in channels):
+            raise DataError(
+                f"{file}: {name!r} is {_times(shape)}; channels {list(channels)} of axis {axis} are not there"
+            )
+        # Neighbours are read in one piece and chosen from in memory: an index of its own for each would be slower.
+        low, high = min(channels), max(channels) + 1
+        where[at] = slice(low, high)
+        part = source.read(name, tuple(where))
+        return np.take(part, [one - low for one in channels], axis=at - first)
+
+
+def blocks(file: Path, name: str, *, out: np.ndarray) -> Iterator[memoryview]:
+    """The values of one array as bytes in C order, in pieces that are valid until the next is asked for.
+
+    out   a buffer that is used again and again, uint8
+    """
+    with _opened(file) as source:
+        about = source.field(name)
+        if about.size == 0:
+            return
+        inner = about.size // about.shape[0] if about.shape else about.size
+        if about.shape and inner <= out.size:
+            step = max(1, out.size // inner)
+            step = source.step(name, step)
+            for row in range(0, about.shape[0], step):
+                rows = min(step, about.shape[0] - row)
+                place = out[: rows * inner].view(about.dtype).reshape(rows, *about.shape[1:])
+                source.read_into(name, place, row)
+                yield out.data[: rows * inner]
+        else:
+            yield np.ascontiguousarray(source.read(name, ())).reshape(-1).view(np.uint8).data
+
+
+# --- the kinds of files --------------------------------------------------------------------------------------------
+
+
+class _Hdf5:
+    def __init__(self, handle: Any):
+        self._handle = handle
+
+    def names(self) -> list[str]:
+        import h5py
+
+        found: list[str] = []
+
+        def visit(name: str, entry: Any) -> None:
+            # One whose values lie in another file could be made to show any file of this machine.
+            if isinstance(entry, h5py.Dataset) and entry.dtype.kind in _KINDS and entry.shape and not entry.external:
+                found.append(name)
+
+        self._handle.visititems(visit)
+        return sorted(found)
+
+    def field(self, name: str) -> Field:
+        data = self._handle[name]
+        offset = None
+        if data.chunks is None and not data.is_virtual and data.dtype.kind in "iuf":
+            offset = data.id.get_offset()
+        return Field(name, tuple(data.shape), data.dtype, offset)
+
+    def read(self, name: str, where: tuple[Any, ...]) -> np.ndarray:
+        return np.asarray(self._handle[name][where or ...])
+
+    def step(self, name: str, most: int) -> int:
+        """Rows to read at once: whole chunks, so that none is uncompressed twice."""
+        chunks = self._handle[name].chunks
+        return most if chunks is None or most < chunks[0] else most - most % chunks[0]
+
+    def read_into(self, name: str, place: np.ndarray, row: int) -> None:
+        self._handle[name].read_direct(place, np.s_[row : row + len(place)], np.s_[:])
+
+
+class _InMemory:
+    """Arrays that NumPy or SciPy maps."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], offset: int | None = None):
+        self._arrays, self._offset = arrays, offset
+
+    def names(self) -> list[str]:
+        return sorted(name for name, array in self._arrays.items() if array.dtype.kind in _KINDS and array.shape)
+
+    def field(self, name: str) -> Field:
+        array = self._arrays[name]
+        return Field(name, array.shape, array.dtype, self._offset if array.flags.c_contiguous else None)
+
+    def read(self, name: str, where: tuple[Any, ...]) -> np.ndarray:
+        return np.array(self._arrays[name][where or ...])  # a copy: the file may be closed
+
+    def step(self, name: str, most: int) -> int:
+        return most
+
+    def read_into(self, name: str, place: np.ndarray, row: int) -> None:
+        place[...] = self._arrays[name][row : row + len(place)]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[_Hdf5 | _InMemory]:
+    try:
+        with open(file, "rb") as start:
+            magic = start.read(8)
+        if magic.startswith(_NPY):
+            array = np.lib.format.open_memmap(file, mode="r")
+            yield _InMemory({"": array}, int(array.offset))
+        elif magic.startswith(_CLASSIC):
+            yield from _classic(file)
+        elif magic == _HDF5:
+            yield from _modern(file)
+        else:
+            raise DataError(f"{file}: neither HDF5 nor NetCDF nor .npy. Is it whole?")
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise DataError(f"{file}: cannot be read ({reason})") from error
+
+
+def _modern(file: Path) -> Iterator[_Hdf5]:
+    if importlib.util.find_spec("h5py") is None:
+        raise DataError(f"{file}: reading HDF5 needs h5py, which is not installed here: pip install 'instar[fields]'")
+    import h5py
+
+    # Readers need no lock, and on many parallel file systems there is none to be had.
+    with h5py.File(file, "r", locking=False) as handle:
+        yield _Hdf5(handle)
+
+
+def _classic(file: Path) -> Iterator[_InMemory]:
+    from scipy.io import netcdf_file
+
+    with netcdf_file(file, "r", mmap=False) as handle:
+        yield _InMemory({name: variable.data for name, variable in handle.variables.items()})
+
+
+def _known(file: Path, name: str, source: _Hdf5 | _InMemory) -> str:
+    names = source.names()
+    if name.strip("/") in names:
+        return name.strip("/")
+    if not name and len(names) == 1:
+        return names[0]
+    from instar.plugins import unknown
+
+    raise DataError(f"{file}: {unknown(name, names, what='array')}. Name one of those.")
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
