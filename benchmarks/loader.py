@@ -23,7 +23,7 @@ from _side_by_side import report
 from _side_by_side import rounds as run_rounds
 from PIL import Image
 
-from instar import plugins, prepare
+from instar import pack, plugins, prepare
 from instar.augment import Augment
 from instar.engine.loading.loaders import eval_stream, train_stream
 from instar.engine.loading.order import Order
@@ -46,6 +46,7 @@ def main() -> None:
     arguments.add_argument("--camera", type=int, default=24, help="enlarged photos; 0 for none")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--workers", type=int, nargs="*", default=[2, 0])
+    arguments.add_argument("--only", choices=["packed"], help="leave the other parts out")
     chosen = arguments.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
@@ -55,10 +56,13 @@ def main() -> None:
         photos = prepare.manifest(Data.model_validate({"root": root, "split": {"test": 0.0, "val": 0.0}}), 0)
         middle = (photos.statistics["median_width"], photos.statistics["median_height"])
         print(f"{len(photos)} images of {what}, median {middle[0]} x {middle[1]}")
-        for workers in chosen.workers:
+        for workers in chosen.workers if not chosen.only else []:
             train(f"train, {workers} workers", photos, workers=workers, rounds=chosen.rounds, goal=1.4)
-        evaluate(photos, rounds=chosen.rounds)
-        if chosen.camera:
+        if not chosen.only:
+            evaluate(photos, rounds=chosen.rounds)
+        for workers in chosen.workers:
+            packs(photos, Path(made) / f"packed {workers}", workers=workers, rounds=chosen.rounds)
+        if chosen.camera and not chosen.only:
             enlarged(photos, Path(made) / "camera", chosen.camera)
             large = prepare.manifest(
                 Data.model_validate({"root": Path(made) / "camera", "split": {"test": 0.0, "val": 0.0}}), 0
@@ -92,6 +96,51 @@ def train(name: str, rows: Manifest, *, workers: int, rounds: int, goal: float) 
     }
     goals = {"instar": 1 / goal}
     compare(name, cases, goals, images=len(rows), rounds=rounds)
+
+
+def packs(rows: Manifest, folder: Path, *, workers: int, rounds: int) -> None:
+    """The same epoch from packed data of each kind, and WebDataset on the same shards, beside loose files."""
+    found = pack.of_manifest(rows, divided=False)
+    readers = {}
+    for payload in ("original", "jpeg256", "raw256"):
+        pack.pack(found, folder / payload, pack.Options(payload=payload))
+        data = Data.model_validate({"root": folder / payload, "split": {"test": 0.0, "val": 0.0}})
+        made = prepare.manifest(data, 0)
+        readers[payload] = plugins.load("readers", "image_label").open(
+            data.reader, made, Augment(kind="imagenet", size=SIZE)
+        )
+    order = Order([np.arange(len(rows))], [len(rows)], seed=0)
+    change = classic(transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip())
+    loose = datasets.ImageFolder(rows.root, change)
+
+    def theirs(folder: datasets.ImageFolder) -> Iterable[torch.Tensor]:
+        loader = torch.utils.data.DataLoader(folder, BATCH, shuffle=True, num_workers=workers)
+        return (images for images, _ in loader)
+
+    def streamed() -> Iterable[torch.Tensor]:
+        import webdataset
+
+        shards = [str(shard) for shard in sorted((folder / "original").glob("*.tar"))]
+        stream = webdataset.WebDataset(shards, shardshuffle=False, empty_check=False).shuffle(200).decode("pil")
+        stream = stream.to_tuple("jpg", "cls").map_tuple(lambda image: change(image.convert("RGB")), int)
+        # One process for each shard: it divides shards and not samples.
+        loader = torch.utils.data.DataLoader(stream, BATCH, num_workers=min(workers, len(shards)))
+        return (images for images, _ in loader)
+
+    def ours(payload: str) -> Iterable[torch.Tensor]:
+        total = len(rows)
+        stream = train_stream(readers[payload], order, start=0, total=total, batch=BATCH, seed=0, workers=workers)
+        return (batch["image"] for batch in stream)
+
+    cases = {
+        "ImageFolder of the originals": lambda: theirs(loose),
+        "WebDataset of the same shards": streamed,
+        "packed originals": lambda: ours("original"),
+        "packed jpeg256": lambda: ours("jpeg256"),
+        "packed raw256": lambda: ours("raw256"),
+    }
+    goals = {"packed originals": 1 / 1.4, "packed jpeg256": 1 / 5, "packed raw256": 1 / 8}
+    compare(f"packed, {workers} workers", cases, goals, images=len(rows), rounds=rounds)
 
 
 def evaluate(rows: Manifest, *, rounds: int) -> None:

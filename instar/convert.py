@@ -35,6 +35,8 @@ STATISTICS = "stats.json"
 _TRIED = 16  # files of which one must be readable
 _BUFFER = 1 << 20  # stays in the processor's cache between reading, hashing and writing; 8 MB took 1.2 times as long
 
+_LARGEST = 1 << 28  # for what is compressed together
+
 Progress = Callable[[int, int], None]
 
 
@@ -208,9 +210,7 @@ class _Converter:
     def _converted(self, task: Task, source: Path, output: Path) -> dict[str, Any]:
         about = fields.field(source, task.array)
         output.parent.mkdir(parents=True, exist_ok=True)
-        for old in output.parent.glob(f".{_escaped(output.name)}.*.part"):
-            old.unlink(missing_ok=True)
-        part = output.with_name(f".{output.name}.{os.getpid()}.part")
+        part = output.with_name(f".{output.name}.part")  # of a killed start too: nobody else writes this output
         whole = xxhash.xxh3_128()
         try:
             with open(part, "wb", buffering=0) as file:
@@ -239,6 +239,8 @@ class _Converter:
     def _bytes(self, source: Path, about: Field) -> Iterator[memoryview]:
         """All bytes of an array, through the one buffer."""
         if about.offset is None:
+            if self._buffer.size < about.least <= _LARGEST:
+                self._buffer = np.empty(about.least, np.uint8)
             yield from fields.blocks(source, about.name, out=self._buffer)
             return
         # In one piece in the file: HDF5 need not be asked, and nothing is allocated.
@@ -246,7 +248,7 @@ class _Converter:
         number = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
             while at < end:
-                got = os.preadv(number, [view[: min(_BUFFER, end - at)]], at)
+                got = os.preadv(number, [view[: min(view.nbytes, end - at)]], at)
                 if not got:
                     raise DataError(f"{source}: is truncated: {about.name!r} ends {end - at} bytes after the file does")
                 yield view[:got]
@@ -352,10 +354,6 @@ def _all_different(made: Sequence[Task]) -> None:
             raise DataError(
                 f"{task.source} and {other.source} would both become {task.output}. Convert them into two folders."
             )
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def _cores(place: Place) -> int:

@@ -27,17 +27,24 @@ class Field:
 
     name     its path in the file; '' in an .npy file, which holds one
     offset   where its bytes lie in one piece in the file, as NumPy has them in memory; None where they do not
+    rows     how many rows are compressed together: fewer at once would uncompress some twice
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int | None = None
+    rows: int = 1
 
     @property
     def size(self) -> int:
         """Bytes of all values."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def least(self) -> int:
+        """Bytes that a buffer should have to read it without waste."""
+        return self.size // max(1, self.shape[0]) * min(self.rows, self.shape[0]) if self.shape else self.size
 
 
 def fields(file: Path) -> list[Field]:
@@ -96,8 +103,8 @@ def blocks(file: Path, name: str, *, out: np.ndarray) -> Iterator[memoryview]:
             return
         inner = about.size // about.shape[0] if about.shape else about.size
         if about.shape and inner <= out.size:
-            step = max(1, out.size // inner)
-            step = source.step(name, step)
+            most = max(1, out.size // inner)
+            step = most - most % about.rows if most > about.rows else most
             for row in range(0, about.shape[0], step):
                 rows = min(step, about.shape[0] - row)
                 place = out[: rows * inner].view(about.dtype).reshape(rows, *about.shape[1:])
@@ -132,15 +139,11 @@ class _Hdf5:
         offset = None
         if data.chunks is None and not data.is_virtual and data.dtype.kind in "iuf":
             offset = data.id.get_offset()
-        return Field(name, tuple(data.shape), data.dtype, offset)
+        rows = data.chunks[0] if data.chunks else 1
+        return Field(name, tuple(data.shape), data.dtype, offset, rows)
 
     def read(self, name: str, where: tuple[Any, ...]) -> np.ndarray:
         return np.asarray(self._handle[name][where or ...])
-
-    def step(self, name: str, most: int) -> int:
-        """Rows to read at once: whole chunks, so that none is uncompressed twice."""
-        chunks = self._handle[name].chunks
-        return most if chunks is None or most < chunks[0] else most - most % chunks[0]
 
     def read_into(self, name: str, place: np.ndarray, row: int) -> None:
         self._handle[name].read_direct(place, np.s_[row : row + len(place)], np.s_[:])
@@ -161,9 +164,6 @@ class _InMemory:
 
     def read(self, name: str, where: tuple[Any, ...]) -> np.ndarray:
         return np.array(self._arrays[name][where or ...])  # a copy: the file may be closed
-
-    def step(self, name: str, most: int) -> int:
-        return most
 
     def read_into(self, name: str, place: np.ndarray, row: int) -> None:
         place[...] = self._arrays[name][row : row + len(place)]

@@ -338,7 +338,7 @@ def _is_finished(folder: Path, number: int, plan: str) -> bool:
     if not (shard.is_file() and sidecar.is_file()):
         return False
     try:
-        _, about = packed.read_index_file(sidecar)
+        about = packed.read_index_file(sidecar)[1]
     except DataError:
         return False
     return about.plan == plan and about.shards[0].size == shard.stat().st_size

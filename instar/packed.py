@@ -12,6 +12,7 @@ import contextlib
 import json
 import mmap
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -93,22 +94,21 @@ def is_packed(folder: Path) -> bool:
 class Packed:
     """Packed data, open for reading. May be handed to any number of forked processes.
 
-    index    one row a sample, with the columns of SCHEMA
     access   mmap, whose pages all processes of a machine share; or pread, where a file system dislikes mmap
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        index: pa.Table,
-        about: About,
-        *,
-        access: Literal["mmap", "pread"] = "mmap",
-    ):
-        self.folder, self.index, self.about = folder, index, about
+    def __init__(self, folder: Path, about: About, *, access: Literal["mmap", "pread"] = "mmap"):
+        self.folder, self.about = folder, about
         self._open = _mapped if access == "mmap" else _descriptor
         self._shards: dict[int, Any] = {}
-        self._shard_N, self._offset_N, self._length_N = (index[name].to_numpy() for name in SCHEMA.names[3:6])
+        where = _columns(folder / INDEX, ("shard", "offset", "length"))  # the rest is read when it is asked for
+        self._checked_N = np.zeros(len(where), bool)
+        self._shard_N, self._offset_N, self._length_N = (column.to_numpy() for column in where.columns)
+
+    @cached_property
+    def index(self) -> pa.Table:
+        """One row a sample, with the columns of SCHEMA."""
+        return read_index(self.folder)[0]
 
     def __len__(self) -> int:
         return len(self._shard_N)
@@ -118,12 +118,18 @@ class Packed:
         return bytes(self._view(row))
 
     def checked(self, row: int) -> memoryview | bytes:
-        """The stored bytes of a row, not copied; raises DataError where they are not those that were packed."""
+        """The stored bytes of a row, not copied; raises DataError where they are not those that were packed.
+
+        Looked at the first time a process reads a row; a sum over all bytes every time would cost as much as a resize.
+        """
         data = self._view(row)
+        if self._checked_N[row]:
+            return data
         if xxhash.xxh3_128_digest(data) != self._xxh3[row].as_py():
             raise DataError(
                 f"its bytes in {self.about.shards[self._shard_N.item(row)].name} are not those that were packed"
             )
+        self._checked_N[row] = True
         return data
 
     def _view(self, row: int) -> memoryview | bytes:
@@ -139,14 +145,17 @@ class Packed:
         data   its bytes, where they are at hand
         """
         data = self._view(row) if data is None else data
-        if not self.about.bare:
-            return of_npy(data)
-        shape = tuple(self.index[name][row].as_py() for name in ("height", "width", "channels"))
-        return np.frombuffer(data, self.index["dtype"][row].as_py()).reshape(shape)
+        if self._dtype is not None:
+            # Its shape is in the index; to parse a header takes longer than to resize a small image.
+            shape = tuple(self._shape_N3[row].tolist())
+            size = shape[0] * shape[1] * shape[2] * self._dtype.itemsize
+            return np.frombuffer(data, self._dtype, offset=len(data) - size).reshape(shape)
+        return of_npy(data)
 
     def rows_of(self, sources: pa.ChunkedArray) -> np.ndarray:
         """The rows that these sources are at, int64; raises DataError for one that is not there."""
-        rows = pc.index_in(sources, value_set=self.index["source"].combine_chunks())
+        known = _columns(self.folder / INDEX, ("source",))["source"].combine_chunks()
+        rows = pc.index_in(sources, value_set=known)
         if rows.null_count:
             gone = sources.filter(pc.is_null(rows))[0].as_py()
             raise DataError(f"{self.folder}: {rows.null_count} samples are not in its index, for example {gone!r}.")
@@ -156,8 +165,21 @@ class Packed:
         return {**self.__dict__, "_shards": {}}  # every process opens its own
 
     @cached_property
+    def _shape_N3(self) -> np.ndarray:
+        found = _columns(self.folder / INDEX, ("height", "width", "channels"))
+        return np.stack([column.to_numpy() for column in found.columns], 1)
+
+    @cached_property
+    def _dtype(self) -> np.dtype | None:
+        """The type of all rows that are pixels at the end of their bytes; None where each row says its own."""
+        if not self.about.bare and self.about.payload != RAW256:
+            return None
+        found = pc.unique(_columns(self.folder / INDEX, ("dtype",))["dtype"]).to_pylist()
+        return np.dtype(found[0]) if len(found) == 1 else None
+
+    @cached_property
     def _xxh3(self) -> pa.Array:
-        return self.index["xxh3"].combine_chunks()
+        return _columns(self.folder / INDEX, ("xxh3",))["xxh3"].combine_chunks()
 
     def _opened(self, number: int) -> Any:
         if len(self._shards) >= _OPEN:
@@ -226,35 +248,56 @@ def read(folder: Path, *, access: Literal["mmap", "pread"] = "mmap") -> Packed:
     """Open packed data. Raises DataError where the index is not whole, or a shard is not there or not as long."""
     if remote.is_address(folder):
         folder = remote.here(folder, INDEX)
-    index, about = read_index(folder)
+    about = read_about(folder)
     if remote.is_here_only_in_part(folder):
-        return Packed(folder, index, about, access=access)
+        return Packed(folder, about, access=access)
     problems = [problem for shard in about.shards if (problem := _problem(folder / shard.name, shard.size, shard.name))]
     if problems:
         shown = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise DataError(f"{folder}: {shown}. Copy the folder again, or pack again.")
-    return Packed(folder, index, about, access=access)
+    return Packed(folder, about, access=access)
+
+
+def read_about(folder: Path) -> About:
+    """What is true of all rows of packed data, without a look at rows or shards."""
+    if not (folder / INDEX).is_file():
+        raise DataError(f"{folder}: no packed data are here. Make them: instar pack FOLDER to={folder}")
+    return _about(folder / INDEX)
 
 
 def read_index(folder: Path) -> tuple[pa.Table, About]:
     """The index of packed data, without a look at the shards."""
-    if not (folder / INDEX).is_file():
-        raise DataError(f"{folder}: no packed data are here. Make them: instar pack FOLDER to={folder}")
-    return read_index_file(folder / INDEX)
+    about = read_about(folder)
+    return _columns(folder / INDEX, SCHEMA.names), about
 
 
 def read_index_file(path: Path) -> tuple[pa.Table, About]:
     """An index by its path: that of all shards, or of one that was finished before a kill."""
+    return _columns(path, SCHEMA.names), _about(path)
+
+
+def _columns(path: Path, names: Sequence[str]) -> pa.Table:
+    schema = pa.schema([SCHEMA.field(name) for name in names])
     try:
-        table = pq.read_table(path, partitioning=None)
-        about = json.loads((table.schema.metadata or {})[b"instar.pack"])
-        if about.pop("version") != _VERSION:
-            raise ValueError("another version of Instar wrote it")
-        about["shards"] = tuple(Shard(**shard) for shard in about["shards"])
-        about["skipped"] = tuple((file, reason) for file, reason in about["skipped"])
-        return table.select(SCHEMA.names).cast(SCHEMA), About(**{**about, "notes": tuple(about["notes"])})
+        return pq.read_table(path, columns=list(names), partitioning=None).replace_schema_metadata(None).cast(schema)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: is not a whole index ({error}). Pack again.") from error
+        raise DataError(_not_whole(path, error)) from error
+
+
+def _about(path: Path) -> About:
+    try:
+        said = json.loads((pq.read_schema(path).metadata or {})[b"instar.pack"])
+        if said.pop("version") != _VERSION:
+            raise ValueError("another version of Instar wrote it")
+        said["shards"] = tuple(Shard(**shard) for shard in said["shards"])
+        said["skipped"] = tuple((file, reason) for file, reason in said["skipped"])
+        return About(**{**said, "notes": tuple(said["notes"])})
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise DataError(_not_whole(path, error)) from error
+
+
+def _not_whole(path: Path, error: Exception) -> str:
+    return f"{path}: is not a whole index ({error}). Pack again."
 
 
 def write_index(path: Path, rows: pa.Table, about: About) -> None:

@@ -133,7 +133,5 @@ def bytes_of(text: Any) -> Any:
     return int(float(found[1]) * _UNITS.get(unit, 1))
 
 
-Bytes = Annotated[
-    int, BeforeValidator(bytes_of), WithJsonSchema({"type": ["string", "integer"], "examples": ["1GB", "500 MB"]})
-]
+Bytes = Annotated[int, BeforeValidator(bytes_of), WithJsonSchema({"type": "string", "examples": ["1GB", "500 MB"]})]
 """An amount of memory or disk: `1GB`."""

@@ -51,7 +51,7 @@ def staged(
     environ: Mapping[str, str] = os.environ,
 ) -> Path:
     """A copy of packed data below `to`, made now or found there; `folder` itself where there is no room for one."""
-    index, about = packed.read_index(folder)
+    about = packed.read_about(folder)
     need = sum(shard.size for shard in about.shards) + (folder / packed.INDEX).stat().st_size
     name = packed.xxh3_of(folder / packed.INDEX)
     reasons = []
@@ -70,7 +70,7 @@ def staged(
                     reasons.append(reason)
                     continue
                 told(f"copies {shown(need)} to {target}")
-                _copy(folder, target, index, about, told)
+                _copy(folder, target, about, told)
                 return target
         except OSError as error:
             reasons.append(f"{base}: {error.strerror or error}")
@@ -119,7 +119,7 @@ def _name(number: int, shard: Shard) -> str:
     return f"shard-{number:06d}.tar" if "/" in shard.name else shard.name
 
 
-def _copy(folder: Path, target: Path, index: object, about: About, told: Told) -> None:
+def _copy(folder: Path, target: Path, about: About, told: Told) -> None:
     """Copy everything under a hidden name, then let it be seen."""
     for old in target.parent.glob(f".{target.name}.*.part"):
         shutil.rmtree(old, ignore_errors=True)  # of one that was killed: we are alone here
@@ -171,7 +171,7 @@ def _fetched(root: Path, machine: Machine, told: Told) -> Path:
     """The local folder of packed data that lie elsewhere, with all shards in it that fit."""
     base = None if machine.stage in (None, "auto") else Path(str(machine.stage)) / f"instar-{os.getuid()}"
     folder = remote.here(root, packed.INDEX, base=base, most=machine.cache)
-    _, about = packed.read_index(folder)
+    about = packed.read_about(folder)
     wanted = [Wanted(shard.name, shard.size, shard.xxh3) for shard in about.shards]
     total = sum(one.size for one in wanted)
     if remote.fits(folder, wanted):

@@ -2,8 +2,9 @@
 
 The view is chosen from the size in the header. A JPEG is then decoded at the largest DCT scale that still has a pixel
 for every pixel wanted (training only), and one antialiased bilinear `resize` takes the view's float box from what was
-decoded. Whatever else an image needs - turning it upright, compositing, another colour mode - happens to the small
-result, or to the part under the box where that would change the numbers.
+decoded (PyTorch's where the box is whole pixels, Pillow's elsewhere). Whatever else an image needs - turning it
+upright, compositing, another colour mode - happens to the small result, or to the part under the box where that would
+change the numbers.
 
 What each kind of file becomes:
   EXIF orientation      turned upright; a view's box is in the upright image
@@ -36,6 +37,7 @@ from instar.readers._views import Box, Corners, View
 _PLUGINS = (TiffImagePlugin, WebPImagePlugin)
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 _SMALL = 1 << 16  # bytes
+_WORTH_IT = 64  # pixels a side from which another library's start pays
 MOST_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB in RGB
 
 Colour = tuple[int, int, int]
@@ -95,10 +97,8 @@ def viewed(image: Image.Image, choose: Callable[[int, int], View], form: Form) -
         orientation = _ready(image)
     view = choose(*_swapped(image.size, orientation))
     with problems_named():
-        small = _crop(image, _stored(view.box, orientation, image.size), form, exact=view.exact)
-    if orientation in _TURN:
-        small = small.transpose(_TURN[orientation])
-    return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
+        part, box = _under_box(image, _stored(view.box, orientation, image.size), form, exact=view.exact)
+        return _shown(part, box, view, form, orientation)
 
 
 def viewed_array(array: np.ndarray, choose: Callable[[int, int], View], form: Form) -> np.ndarray:
@@ -106,10 +106,70 @@ def viewed_array(array: np.ndarray, choose: Callable[[int, int], View], form: Fo
     height, width = array.shape[:2]
     view = choose(width, height)
     with problems_named():
+        colours = array.shape[2] if array.ndim == 3 else 1
+        if array.dtype == np.uint8 and colours == form.channels and _is_quick(view.box, view, form):
+            left, top, right, bottom = map(int, view.box)
+            return _varied(array[top:bottom, left:right].reshape(bottom - top, right - left, colours), view, form)
         left, top, right, bottom = _reach(view.box, form.size, width, height)
         box = (view.box[0] - left, view.box[1] - top, view.box[2] - left, view.box[3] - top)
-        small = _crop(of_array(array[top:bottom, left:right]), box, form, exact=view.exact)
+        part, box = _under_box(of_array(array[top:bottom, left:right]), box, form, exact=view.exact)
+        return _shown(part, box, view, form, 1)
+
+
+def _shown(part: Image.Image, box: Box, view: View, form: Form, orientation: int) -> np.ndarray:
+    """The box of what was decoded at the form's size, and then all else that the view asks for."""
+    own_mode = part.mode == ("L" if form.channels == 1 else "RGB")
+    if own_mode and orientation not in _TURN and _is_quick(box, view, form):
+        cut = np.array(part.crop(box))
+        return _varied(cut.reshape(*cut.shape[:2], form.channels), view, form)
+    # Where more than 4 pixels become one, they are first averaged in whole blocks.
+    gap = None if view.exact else 2.0
+    small = part.resize((form.size, form.size), Image.Resampling.BILINEAR, box, reducing_gap=gap)
+    small = _finished(small, form)
+    if orientation in _TURN:
+        small = small.transpose(_TURN[orientation])
     return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
+
+
+def _is_quick(box: Box, view: View, form: Form) -> bool:
+    """Whether PyTorch resizes: the same antialiased bilinear filter in a third of Pillow's time, 0.01 of 255 apart.
+
+    It takes boxes of whole pixels, whose outermost it does not average with those outside. It is not worth it for tiny
+    images; where more than 4 pixels become one, Pillow averages blocks first.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    whole = all(side == int(side) for side in box)
+    larger = form.size >= _WORTH_IT and max(width, height) <= 4 * form.size
+    return not view.exact and whole and larger and not width == height == form.size
+
+
+def _varied(cut_HWC: np.ndarray, view: View, form: Form) -> np.ndarray:
+    """What lies under a box, uint8 of the form's channels, at the form's size and with all else its view asks for."""
+    import torch  # only those who read images for a training wait for it
+
+    # In one piece and a batch of one from the start, or PyTorch would lay the result out by channels.
+    planes = torch.from_numpy(cut_HWC[None].copy()).permute(0, 3, 1, 2)
+    threads = torch.get_num_threads()
+    if threads > 1:  # without workers; on a busy machine threads that share 0.2 ms of work wait 10 for each other
+        torch.set_num_threads(1)
+    try:
+        return _resized(planes, view, form)
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
+
+
+def _resized(planes: Any, view: View, form: Form) -> np.ndarray:
+    import torch
+
+    resize = torch.nn.functional.interpolate
+    small = resize(planes, (form.size, form.size), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    if view.colour or view.corners or view.angle or view.offset != (0, 0) or view.shift != (0, 0):
+        image = Image.fromarray(small.numpy() if form.channels == 3 else small.numpy()[..., 0])
+        return np.asarray(vary(image, view, form.fill)).reshape(form.size, form.size, form.channels)
+    mirrored = [axis for axis, asked in enumerate((view.vflip, view.hflip)) if asked]
+    # Ten times as fast as NumPy's slice, which copies three bytes at a time.
+    return np.ascontiguousarray((small.flip(mirrored) if mirrored else small).numpy())
 
 
 def of_bytes(data: bytes | memoryview) -> Image.Image:
@@ -232,18 +292,15 @@ def _stored(box: Box, orientation: int, size: tuple[int, int]) -> Box:
     return left, top, right, bottom
 
 
-def _crop(image: Image.Image, box: Box, form: Form, *, exact: bool) -> Image.Image:
-    """The box of an image at the form's size, in mode L or RGB."""
+def _under_box(image: Image.Image, box: Box, form: Form, *, exact: bool) -> tuple[Image.Image, Box]:
+    """The decoded image in a mode whose numbers may be averaged, or the part under the box, and the box in it."""
     if image.format in ("JPEG", "MPO"):
         box = _draft(image, box, form, scaled=not exact)
         image.load()
     if image.mode not in ("L", "RGB") or image.has_transparency_data:
         part, box = _under(image, box, form.size)
         image = _averageable(part, kind(image), form.span)
-    # Where more than 4 pixels become one, they are first averaged in whole blocks.
-    gap = None if exact else 2.0
-    small = image.resize((form.size, form.size), Image.Resampling.BILINEAR, box, reducing_gap=gap)
-    return _finished(small, form)
+    return image, box
 
 
 def _draft(image: Image.Image, box: Box, form: Form, *, scaled: bool) -> Box:

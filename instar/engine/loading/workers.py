@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 
 from instar.engine.loading.places import Arrays, Places, Shapes, empty
 from instar.engine.ranks.exits import die_with
@@ -212,7 +213,7 @@ class _Pool:
         heard = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_OURS)
         try:
             with warnings.catch_warnings():
-                # Python 3.12 warns where there are threads; the child uses NumPy and Pillow only, no lock of theirs.
+                # Python 3.12 warns where there are threads; the child uses NumPy, Pillow and one thread of PyTorch.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if pid == 0:
@@ -234,6 +235,8 @@ class _Pool:
 
     def _serve(self, index: int, pipe: Connection) -> None:
         """What a worker does until its pipe closes."""
+        # One thread: OpenMP's others did not survive the fork, and every core has a worker of its own.
+        torch.set_num_threads(1)
         gc.freeze()  # what was there before is shared with the others, and may belong to a GPU that is not ours
         while True:
             try:
