@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from instar import fields
+from instar import fields, packed
 from instar.engine import faults
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.packing.pool import Piece, written
@@ -198,14 +198,7 @@ class _Converter:
             return False
         if output.stat().st_size != before["size"] or (self._options.stats and before.get("stats") is None):
             return False
-        return not self._options.fix or self._xxh3(output) == before["xxh3"]
-
-    def _xxh3(self, path: Path) -> str:
-        whole, view = xxhash.xxh3_128(), self._buffer.data
-        with open(path, "rb", buffering=0) as file:
-            while got := file.readinto(view):
-                whole.update(view[:got])
-        return whole.hexdigest()
+        return not self._options.fix or packed.xxh3_of(output) == before["xxh3"]
 
     def _converted(self, task: Task, source: Path, output: Path) -> dict[str, Any]:
         about = fields.field(source, task.array)

@@ -327,10 +327,10 @@ def sync_folder(folder: Path) -> None:
 
 def xxh3_of(path: Path) -> str:
     """xxh3-128 of a file, in hexadecimal."""
-    whole = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            whole.update(block)
+    whole, buffer = xxhash.xxh3_128(), memoryview(bytearray(1 << 20))
+    with open(path, "rb", buffering=0) as file:
+        while got := file.readinto(buffer):
+            whole.update(buffer[:got])
     return whole.hexdigest()
 
 

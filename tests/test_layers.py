@@ -35,6 +35,7 @@ DOORS = {
     "matplotlib": {"report/figures.py"},
     "huggingface_hub": {"fetch.py"},
     "h5py": {"fields.py"},
+    "simplejpeg": {"readers/_pixels.py"},
     "fsspec": {"remote.py"},
     "s3fs": set(),
     "lightning": set(),

@@ -372,6 +372,25 @@ def test_workers_read_packed_images_as_the_training_itself_does(tmp_path):
     assert fingerprint(alone.run) == fingerprint(workers.run)
 
 
+def test_workers_shrink_images_to_the_same_pixels_as_the_training_itself(tmp_path):
+    from instar import plugins
+    from instar.augment import Augment
+    from instar.engine.loading.loaders import train_stream
+    from instar.engine.loading.order import Order
+
+    packed_of(folder_of_images(tmp_path / "images", size=200, each=6), tmp_path / "packed", payload="raw256")
+    data = Data.model_validate({"root": tmp_path / "packed"})
+    rows = prepare.manifest(data, 0)
+    reader = plugins.load("readers", "image_label").open(data.reader, rows, Augment(kind="imagenet", size=96))
+    order = Order([np.arange(len(rows))], [len(rows)], seed=0)
+
+    def content(workers: int) -> list[bytes]:
+        stream = train_stream(reader, order, start=0, total=18, batch=6, seed=0, workers=workers)
+        return [batch["image"].numpy().tobytes() for batch in stream]
+
+    assert content(0) == content(2)
+
+
 def test_a_table_with_groups_and_given_splits_are_packed_with_the_rows(tmp_path):
     source = folder_of_images(tmp_path / "images")
     lines = ["path,label,group,split"]

@@ -3,6 +3,7 @@
 import functools
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -305,3 +306,56 @@ def test_a_moved_crop_is_padding_and_a_random_crop_of_torchvision():
     ours = np.asarray(pixels.vary(image, View((0, 0, 1, 1), offset=(3, -4)), 9))
     theirs = functional.crop(functional.pad(image, [4], fill=9), 4 + 4, 4 - 3, 96, 96)
     assert difference(ours, theirs) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("box", [(0, 0, 300, 200), (31, 17, 131, 150), (5, 6, 120, 190)])
+def test_a_crop_of_whole_pixels_is_pillows_to_a_hundredth_whatever_resizes_it(tmp_path, box, flips, channels):
+    rows, columns = np.mgrid[0:200, 0:300]
+    scene = np.stack([rows * 0.9 + 30 * np.sin(columns / 7), columns * 0.8, (rows * columns) % 251], 2).clip(0, 255)
+    Image.fromarray(scene.astype(np.uint8)).convert("L" if channels == 1 else "RGB").save(tmp_path / "a.png")
+    form = Form(96, channels)
+    view = View(box, hflip=flips[0], vflip=flips[1])
+    quick = pixels.read(tmp_path / "a.png", lambda w, h: view, form)
+    exact = pixels.read(tmp_path / "a.png", lambda w, h: replace(view, exact=True), form)  # Pillow
+    assert quick.shape == exact.shape == (96, 96, channels) and quick.flags.c_contiguous
+    inside = np.abs(quick.astype(int) - exact)[4:-4, 4:-4]
+    assert inside.mean() < 0.05 and inside.max() <= 1
+
+
+def test_resizing_leaves_the_number_of_threads_as_it_was(tmp_path):
+    import torch
+
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "a.png")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        pixels.read(tmp_path / "a.png", lambda w, h: View((0, 0, 150, 150)), Form(96))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}, {"optimize": True}]
+)
+@pytest.mark.parametrize("box", [(0, 0, 180, 150), (31, 17, 131, 150), (1.5, 2.25, 140.1, 120.75)])
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_faster_decoder_gives_pillows_bits(tmp_path, monkeypatch, options, box, exact):
+    pytest.importorskip("simplejpeg")
+    exif = Image.Exif()
+    exif[0x0112] = 3 if exact else 1
+    path = saved(photo(), tmp_path / "a.jpg", exif=exif, **options)
+    fast = pixels.read(path, lambda w, h: View(box, exact=exact), Form(96))
+    assert pixels.faster_decoder() == "simplejpeg"
+    monkeypatch.setattr(pixels, "_simplejpeg", lambda: None)
+    assert pixels.faster_decoder() == "Pillow"
+    np.testing.assert_array_equal(fast, pixels.read(path, lambda w, h: View(box, exact=exact), Form(96)))
+
+
+def test_a_truncated_jpeg_has_its_reason_whatever_decodes_it(tmp_path):
+    path = saved(photo(), tmp_path / "a.jpg")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(BadImage, match="truncated"):
+        pixels.read(path, lambda w, h: View((0, 0, 180, 150)), Form(96))

@@ -18,5 +18,5 @@ def viewed(pack: Packed, row: int, choose: Callable[[int, int], View], form: For
     """
     data = pack.checked(row)
     if pack.about.payload in (packed.ORIGINAL, packed.JPEG256) and data[:6] != b"\x93NUMPY":
-        return pixels.viewed(pixels.of_bytes(data), choose, form)
+        return pixels.viewed(pixels.of_bytes(data), choose, form, data=data)
     return pixels.viewed_array(pack.array(row, data), choose, form)

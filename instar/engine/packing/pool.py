@@ -20,6 +20,7 @@ from typing import Any
 from instar.engine.ranks.exits import die_with
 from instar.errors import DataError
 
+_PIECES = 512  # that one system call may take
 _HELD = 3  # pieces one process may have in hand
 _NOT_OURS = (signal.SIGINT, signal.SIGHUP)
 
@@ -77,12 +78,17 @@ def _put(path: str, offset: int, data: list[bytes]) -> int:
         return 0
     number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        whole = b"".join(data)
-        view, at = memoryview(whole), offset
-        while view:
-            done = os.pwrite(number, view, at)
-            view, at = view[done:], at + done
-        return len(whole)
+        at = offset
+        for first in range(0, len(data), _PIECES):
+            some = data[first : first + _PIECES]
+            end = at + sum(map(len, some))
+            at += os.pwritev(number, some, at)
+            if at < end:  # a write may stop short, of very many bytes
+                rest = memoryview(b"".join(some))[at - end :]
+                while rest:
+                    done = os.pwrite(number, rest, at)
+                    rest, at = rest[done:], at + done
+        return at - offset
     finally:
         os.close(number)
 
