@@ -14,6 +14,7 @@ from instar.errors import ConfigError
 from instar.experiment import Experiment
 from instar.formats import clock, count, one_line, size
 from instar.job import Finding
+from instar.remote import address, is_address
 from instar.run import Run
 
 Level = Literal["ok", "warning", "error"]
@@ -49,7 +50,10 @@ def data(wanted: Experiment) -> list[Finding]:
     named += [(f"data.index.{name}", path) for name, path in dict(index).items()] if index else []
     found = []
     for name, path in named:
-        if path is not None:
+        if path is not None and is_address(path):
+            what = f"{address(path)} lies elsewhere, and compute nodes often reach nothing outside"
+            found.append(Finding("warning", name, what, "copy it to the site's storage, if they do not"))
+        elif path is not None:
             found.append(_readable(name, Path(path)))
     return found
 

@@ -462,7 +462,7 @@ def test_the_verb_packs_a_recipe_tells_what_and_verifies(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "pack     60 samples as original, 1 file of" in told
     assert "note     skipped class 1's/bro\\nken.png: not an image that is read here" in told
-    assert f"next     instar train RECIPE data.root={target}" in told
+    assert f"next     instar train {recipe} data.root={target}" in told
     assert packed.read(target).index["split"].null_count == 60  # drawn by a seed, so not part of the data
     assert main(["pack", str(target), "--verify"]) == 0
     assert "verify   60 samples are what was packed" in capsys.readouterr().out

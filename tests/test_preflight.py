@@ -54,6 +54,11 @@ def test_data_that_are_not_there_are_named_with_their_setting(tmp_path):
     assert preflight.worst([root, table]) == "error"
 
 
+def test_data_at_an_address_are_not_looked_for_here():
+    (root,) = preflight.data(experiments.load({"data": {"root": "s3://bucket/packed"}}))
+    assert root.level == "warning" and root.found.startswith("s3://bucket/packed lies elsewhere")
+
+
 def test_missing_weights_are_an_error_with_the_command(tmp_path):
     wanted = experiments.load({"data": {"root": str(tmp_path)}, "model": {"name": "resnet18", "pretrained": True}})
     _, told = preflight.experiment(wanted, tmp_path / "r.yaml", fetch="instar fetch r.yaml")

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from instar import spans
 from instar.settings import Settings, Span, Time, Training
 
 
@@ -72,3 +73,25 @@ def test_settings_take_and_give_text():
 def test_the_wrong_sort_is_refused(given, message):
     with pytest.raises(ValidationError, match=message):
         Watch(**given)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1GB", 10**9),
+        ("500 MB", 5 * 10**8),
+        ("2GiB", 2**31),
+        ("1.5kB", 1500),
+        (".5 TB", 5 * 10**11),
+        ("64", 64),
+        (7, 7),
+    ],
+)
+def test_amounts_of_bytes_are_read_as_people_write_them(text, number):
+    assert spans.bytes_of(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1 XB", "1GBs", "many", "1e9999 GB"])
+def test_what_is_no_amount_of_bytes_says_what_is(text):
+    with pytest.raises(ValueError, match="for example '1GB'"):
+        spans.bytes_of(text)

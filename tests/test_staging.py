@@ -65,7 +65,7 @@ def test_without_room_the_data_are_read_where_they_are_and_that_is_said(data, tm
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
     told: list[str] = []
     assert staging.staged(data, tmp_path / "node", told=told.append) == data
-    assert "has 1 kB to give, and 1" in told[0] and "are wanted" in told[0]
+    assert "has 1.0 kB to give, and 1" in told[0] and "are wanted" in told[0]
 
 
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing(data, tmp_path, monkeypatch):

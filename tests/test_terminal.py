@@ -156,3 +156,19 @@ def test_a_watched_score_stands_beside_the_tasks_own():
     view = Terminal(metric="accuracy", watched="loss", stream=stream)
     view.epoch({**VAL, "loss": 0.5}, best=True)
     assert "val 71.4 %  val loss 0.5*" in stream.getvalue()
+
+
+def test_a_line_that_counts_is_drawn_in_a_terminal_and_nowhere_else(monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    screen, pipe = Screen(), io.StringIO()
+    for stream in (screen, pipe):
+        line = terminal.Line(stream=stream)
+        line.draw("pack     ", 1, 2)
+        line.clear()
+    assert "pack     " in screen.getvalue() and "1 of 2" in screen.getvalue()
+    assert screen.getvalue().endswith("\r\x1b[K")
+    assert pipe.getvalue() == ""

@@ -156,7 +156,11 @@ def tell(words: Words, made: "Outcome", folder: Path, wrong: list[str], *, secon
         for note in about.notes:
             terminal.say(f"note     {note}")
         terminal.say(f"look     {formats.one_line(str(folder))}")
-        terminal.say(f"next     instar train RECIPE data.root={to_type(folder)}")
+        if made.pack.index["label"].null_count:
+            terminal.say(f"next     instar pack {to_type(folder)} --verify")
+            return
+        recipe = f"{to_type(Path(words.things[0]))} data.root=" if words.things[0].endswith((".yaml", ".yml")) else ""
+        terminal.say(f"next     instar train {recipe}{to_type(folder)}")
 
 
 def _verify(words: Words, folder: Path) -> int:
