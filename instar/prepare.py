@@ -96,6 +96,11 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
     if packed.is_packed(data.root):
         place = data.root if is_address(data.root) else data.root.absolute()
         found, heads, stored_as = packs.of_packed(place, data)
+        if data.exclude is not None:
+            # By name only: there are no files to take a hash of, and what a recipe excluded was not packed.
+            left = exclusion.left(found, replace(exclusion.read(data.exclude), hashes=frozenset()))
+            kept = set(left.files)
+            found, heads = left, heads.take([row for row, file in enumerate(found.files) if file in kept])
         made = of_listing(found, heads, data, seed, rare={})
         return replace(made, statistics=made.statistics | {"stored_as": stored_as})
     if (known := whole.recall(data, seed)) is not None:

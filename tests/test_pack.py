@@ -405,6 +405,15 @@ def test_a_table_with_groups_and_given_splits_are_packed_with_the_rows(tmp_path)
     assert "labels and splits are those that were packed" in " ".join(again.statistics["notes"])
 
 
+def test_a_list_of_what_to_leave_out_holds_for_packed_data_too(tmp_path):
+    source = folder_of_images(tmp_path / "images")
+    packed_of(source, tmp_path / "packed")
+    (tmp_path / "out.txt").write_text("class 0's/0003.png\nclass 2's/0004.png\n")
+    files = manifest_of(source, exclude=tmp_path / "out.txt")
+    packs = manifest_of(tmp_path / "packed", exclude=tmp_path / "out.txt")
+    assert len(packs) == 58 and packs.hash == files.hash and packs.table.equals(files.table)
+
+
 def test_packed_data_that_change_under_a_run_are_refused(tmp_path):
     source, target = folder_of_images(tmp_path / "images", size=20), tmp_path / "packed"
     packed_of(source, target, payload="jpeg256")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from instar import prepare
+from instar import prepare, remote
 from instar.engine.scan import headers, listing, split
 from instar.errors import DataError
 from instar.experiment import Data
@@ -573,7 +573,7 @@ def test_the_cache_lies_in_the_users_cache_folder_unless_named_or_read_only(tmp_
     assert headers.cache_folder() == tmp_path / "it's me" / ".cache" / "instar"
     monkeypatch.setenv("HOME", "/proc/1")  # where nobody may write, not even root
     monkeypatch.setattr(headers.os, "access", lambda path, mode: not str(path).startswith("/proc"))
-    assert headers.cache_folder() == Path(headers.tempfile.gettempdir()) / f"instar-{os.getuid()}"
+    assert headers.cache_folder() == Path(remote.tempfile.gettempdir()) / f"instar-{os.getuid()}"
 
 
 def test_progress_is_told_up_to_the_end(tmp_path):

@@ -10,7 +10,6 @@ Legend: N files.
 import hashlib
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
