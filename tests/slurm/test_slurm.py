@@ -30,13 +30,14 @@ def test_a_training_on_two_nodes_outlives_its_time_limit_and_loses_nothing(home)
     done(home, "long", 300)
     assert happened(run, "job_started") >= 2 and happened(run, "job_continues") >= 1
     assert {event["job"] for event in run.events() if event["event"] == "job_started"} == {home.number("long")}
-    assert run.events()[-1]["event"] == "job_ended" and run.events()[-1]["state"] == "done"
+    until(lambda: run.events()[-1]["event"] == "job_ended", 20, "the job has ended, too")
+    assert run.events()[-1]["state"] == "done"
     assert home.log("long").count("data     120 images") >= 2, "the log of the first life is kept"
     compare(home, run, words=("train.epochs=500",))
 
 
 def test_where_nothing_may_be_queued_again_a_chain_carries_on(home):
-    run = home.submit("chain", "time=3min", "longest=1min", "again=chain")
+    run = home.submit("chain", "time=30min", "longest=10min", "again=chain")
     numbers = (run.jobs / "0001" / "ids").read_text().split()
     assert len(numbers) == 3
     until(lambda: happened(run, "saved") > 3, 60, "it saves")
