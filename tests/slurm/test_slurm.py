@@ -102,7 +102,17 @@ def test_a_preempted_job_carries_on_when_there_is_room_again(home):
 
 
 def test_the_elements_of_an_array_are_queued_again_one_by_one(home):
-    words = ("submit", "train", "recipe.yaml", "run=sweep", "seed=0..2", "train.epochs=120", "--sweep", "time=1h")
+    words = (
+        "submit",
+        "train",
+        "recipe.yaml",
+        "run=sweep",
+        "seed=0..2",
+        "train.epochs=300",
+        "cores=1",
+        "--sweep",
+        "time=1h",
+    )
     home.instar(*words, *home.words)
     runs = [home.run(f"sweep/{number:04}") for number in range(3)]
     until(lambda: all(happened(run, "saved") > 3 for run in runs), 90, "all save")
@@ -170,6 +180,7 @@ def test_in_a_container_the_warning_arrives_and_the_script_outside_queues_it_aga
         "/usr",
         sys.base_prefix,
         sys.prefix,
+        str(Path(sys.prefix).resolve()),
         str(ROOT),
         *(name for name in ("/lib", "/lib64", "/bin") if Path(name).is_dir()),
     }
