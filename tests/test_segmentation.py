@@ -346,7 +346,7 @@ def predicted_together(world, run_path, whole, num=13):
     experiment, rows = experiments.load(run.path), manifests.read(run.manifest_file)
     plan = planning.plan(experiment, rows, HERE, devices=world.size)
     learner = build.learner(experiment, plan)
-    reader = build.reader(experiment, rows)
+    reader = build.reader(experiment, rows, HERE)
     columns = predict.split(
         learner,
         lambda shard: loaders.eval_stream(reader, shard, batch=3),
@@ -394,7 +394,7 @@ def step_together(world, run_path):
     learner = build.learner(experiment, plan)
     learner.module.eval()  # normalisation over the batch is each rank's own
     forward = parallel(Forward(learner), world, kind="ddp")
-    batch = next(loaders.train_stream(build.reader(experiment, rows), build.order(rows, plan), start=0, total=8, batch=8,
+    batch = next(loaders.train_stream(build.reader(experiment, rows, HERE), build.order(rows, plan), start=0, total=8, batch=8,
                                       rank=world.rank, world=world.size, seed=1))  # fmt: skip
     losses = forward(batch, plan.progress(0))
     losses["total"].backward()
