@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from instar.settings import Settings
 
-Kind = Literal["standard", "none", "butterflies", "food_v1", "food_v3", "imagenet", "cifar", "digits"]
+Kind = Literal["standard", "none", "butterflies", "food_v1", "food_v3", "imagenet", "cifar", "digits", "field"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -50,6 +50,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shift": 0.1,
         "interpolation": "bilinear",
     },
+    # Fields over the whole globe, as the DeepCAM benchmark varies them.
+    "field": {"crop": "whole", "roll": True, "vflip": 0.5, "normalise": False},
 }
 
 
@@ -66,15 +68,21 @@ class Augment(Settings):
     """Height and width of what the network sees, in pixels."""
     resize: Annotated[int, Field(ge=8, le=8192)] = 256
     """Short side that evaluation resizes to before it cuts the centre, in pixels; 8/7 of `size` if unsaid."""
-    crop: Literal["area", "centre", "squash", "pad"] = "area"
+    crop: Literal["area", "centre", "squash", "pad", "window", "whole"] = "area"
     """What training sees: a random `area` of the image; the `centre`, as evaluation does; all of it, `squash`ed to a
-    square (evaluation then too); or the centre moved by up to `pad` pixels over a filled border."""
+    square (evaluation then too); or the centre moved by up to `pad` pixels over a filled border. For pixel labels,
+    where evaluation sees all of the image: also a `window` of `size` pixels as they are, or the `whole` image."""
     scale: tuple[Probability, Probability] = (0.35, 1.0)
     """Smallest and largest share of the image that a random area covers."""
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
     """Narrowest and widest aspect (width / height) of a random area."""
     pad: Annotated[int, Field(ge=0, le=4096)] = 0
     """How far `crop: pad` may move the image, in pixels of `size`."""
+    zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
+    """Smallest and largest magnification of a `window`."""
+    roll: bool = False
+    """Whether a `window` or the `whole` is first moved to the right by any number of pixels, what leaves coming in
+    again on the left: for fields around the globe."""
     hflip: Probability = 0.0
     """Probability of a mirror image, left to right."""
     vflip: Probability = 0.0
@@ -126,15 +134,32 @@ class Augment(Settings):
     def _fits_together(self) -> "Augment":
         if self.resize < self.size:
             raise ValueError(f"resize is {self.resize}, but a centre of size {self.size} must fit in it")
-        for name, (low, high) in {"scale": self.scale, "ratio": self.ratio}.items():
+        for name, (low, high) in {"scale": self.scale, "ratio": self.ratio, "zoom": self.zoom}.items():
             if low > high:
                 raise ValueError(f"{name} is [{low}, {high}], but the smaller number comes first")
         if self.crop == "area" and self.scale[1] == 0:
             raise ValueError("scale is [0, 0], but a random area must cover something")
+        if self.zoom != (1.0, 1.0) and self.crop != "window":
+            raise ValueError(f"zoom magnifies a window, but crop is {self.crop!r}; write crop: window, or leave it out")
+        if self.roll and self.crop not in ("window", "whole"):
+            raise ValueError(f"roll moves a window or the whole, but crop is {self.crop!r}; leave one of them out")
         if self.kind == "none" and (active := self._active()):
             raise ValueError(f"kind is none, but {', '.join(active)} would still change images; choose another kind")
         return self
 
     def _active(self) -> list[str]:
-        names = ("hflip", "vflip", "perspective", "rotation", "shift", "brightness", "contrast", "saturation", "hue")
-        return [name for name in names if getattr(self, name)] + (["crop"] if self.crop in ("area", "pad") else [])
+        names = (
+            "roll",
+            "hflip",
+            "vflip",
+            "perspective",
+            "rotation",
+            "shift",
+            "brightness",
+            "contrast",
+            "saturation",
+            "hue",
+        )
+        return [name for name in names if getattr(self, name)] + (
+            ["crop"] if self.crop in ("area", "pad", "window") else []
+        )

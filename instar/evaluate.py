@@ -25,7 +25,6 @@ from instar.experiment import Experiment
 from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.metrics import intervals
-from instar.predictions import Predictions
 from instar.report import html, runpage, timeline
 from instar.run import Run, write_atomically
 
@@ -56,9 +55,9 @@ def evaluate(
         )
     if found is None:
         return {}
-    stored.write(found, run.predictions(split))
     task = plugins.load("tasks", experiment.task.kind)
-    scores = {**task.scores(found), "about": {**found.meta, "rows_hash": rows_hash(found)}}
+    _noun(task).write(found, run.predictions(split))
+    scores = {**task.scores(found), "about": {**found.meta, "rows_hash": rows_hash(found, _noun(task))}}
     write_atomically(run.scores_file(split), json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
     run.log_event("evaluated", rank=0, split=split, checkpoint=found.meta["checkpoint"], rows=len(found))
     report(run)
@@ -75,7 +74,7 @@ def predict(
     machine: Machine,
     world: Any,
     tick: Callable[[int], None],
-) -> Predictions | None:
+) -> Any:
     """What a checkpoint says about the rows of a split, in the order of the manifest; None on ranks other than 0."""
     from instar.engine import build, deadline, planning
     from instar.engine import predict as engine
@@ -108,6 +107,7 @@ def predict(
             rows,
             precision=plan.precision,
             world=world,
+            keep=build.keep(experiment, whole=True),
             tick=tick,
             stopping=lambda: deadline.received() is not None,
         )
@@ -117,11 +117,10 @@ def predict(
         return None
     # A row that cannot be read comes back without its label, so that no score counts it.
     unreadable = int(((columns["label"] < 0) & (manifest.targets[columns["row"]] >= 0)).sum())
-    return Predictions(
+    return _noun(plugins.load("tasks", experiment.task.kind)).of(
+        columns,
         ids=[manifest.ids[row] for row in columns["row"].tolist()],
         paths=[str(manifest.path(row)) for row in columns["row"].tolist()],
-        label_N=columns["label"],
-        probability_NK=columns["probability"],
         classes=manifest.classes,
         meta={
             "run": run.name,
@@ -147,7 +146,7 @@ def report(run: Run, *, split: str | None = None) -> Path:
     shown = split or next((name for name in SPLITS if run.predictions(name).exists()), "test")
     scores, results = run.scores(shown), []
     if run.predictions(shown).exists():
-        predictions = stored.read(run.predictions(shown))
+        predictions = _noun(task).read(run.predictions(shown))
         scores = scores or task.scores(predictions)
         results = task.sections(predictions, scores)
     page = runpage.page(
@@ -200,7 +199,7 @@ def compare(runs: Sequence[Run], *, split: str = "test") -> list[dict[str, Any]]
     metric = _common_metric(task.values())
     up = task[runs[0]].MODE == "max"
     ordered = sorted(runs, key=lambda run: scores[run][metric], reverse=up)
-    ahead = [None, *(_ahead(below, above, split) for above, below in pairwise(ordered))]
+    ahead = [None, *(_ahead(below, above, split, task[below]) for above, below in pairwise(ordered))]
     first = experiment[ordered[0]]
     return [
         asdict(
@@ -220,14 +219,18 @@ def compare(runs: Sequence[Run], *, split: str = "test") -> list[dict[str, Any]]
     ]
 
 
-def rows_hash(predictions: Predictions) -> str:
-    """sha256 over the names and labels of the rows, whatever their order and the numbers of their classes."""
-    pairs = sorted(zip(predictions.ids, predictions.label_N.tolist(), strict=True))
-    names = (*predictions.classes, None)  # -1, an unknown label, is the last
+def rows_hash(predictions: Any, noun: ModuleType = stored) -> str:
+    """sha256 over the names of the rows and what is true of them, whatever the order and the numbers of classes."""
+    pairs = sorted(zip(predictions.ids, noun.truths(predictions), strict=True), key=lambda pair: pair[0])
     whole = hashlib.sha256()
-    for name, label in pairs:
-        whole.update(json.dumps([name, names[label]]).encode() + b"\n")
+    for pair in pairs:
+        whole.update(json.dumps(pair).encode() + b"\n")
     return whole.hexdigest()
+
+
+def _noun(task: ModuleType) -> ModuleType:
+    """What predictions of this task are stored as: `predictions`, one answer a row, unless it says otherwise."""
+    return getattr(task, "stored", lambda: stored)()
 
 
 def _scored(run: Run, split: str) -> dict[str, Any]:
@@ -254,12 +257,14 @@ def _common_metric(tasks: Iterable[ModuleType]) -> str:
     return metrics.pop()
 
 
-def _ahead(below: Run, above: Run, split: str) -> tuple[float, float, float] | None:
-    """By how much accuracy is higher in `below` (negative: lower), row by row; None where the rows are gone."""
+def _ahead(below: Run, above: Run, split: str, task: ModuleType) -> tuple[float, float, float] | None:
+    """By how much the score is higher in `below` (negative: lower), row by row; None where the rows are gone."""
     try:
-        first, second = (stored.read(run.predictions(split)) for run in (above, below))
+        first, second = (_noun(task).read(run.predictions(split)) for run in (above, below))
     except RunError:
         return None
+    if (of_task := getattr(task, "ahead", None)) is not None:
+        return of_task(first, second)
     right = dict(zip(first.ids, first.correct_N.tolist(), strict=True))
     before_N = np.array([right[name] for name in second.ids], bool)[second.known_N]
     now_N = second.correct_N[second.known_N]

@@ -28,6 +28,8 @@ class Columns(Settings):
     """Column with the file of each image, relative to `root`."""
     label: str = "label"
     """Column with the name of its class."""
+    mask: str = "mask"
+    """Column with the file of its mask, relative to `root`, where pixels have labels."""
     group: str | None = None
     """Column whose equal values must stay in one split: the animal, the site, the slide. Null for none."""
     split: str | None = None
@@ -202,11 +204,48 @@ class Experiment(Settings):
     train: Train = Train()
     """How long, how large, and what is kept."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_what_follows(cls, given: Any) -> Any:
+        """Where one of reader, task and model is said to be of pixels, the others are too, unless they are said."""
+        if not isinstance(given, dict) or not isinstance(given.get("data"), dict) or not _of_pixels(given):
+            return given
+        filled = {**given, "data": {"reader": "image_mask", **given["data"]}}
+        filled.setdefault("model", "smp")
+        task = filled.setdefault("task", "segmentation")
+        if isinstance(task, dict):
+            filled["task"] = {"kind": "segmentation", **task}
+        if _kind(filled["data"]["reader"]) == "field":
+            augment = filled.get("augment")
+            filled["augment"] = (
+                {"kind": "field", **augment} if isinstance(augment, dict) else augment or {"kind": "field"}
+            )
+        return filled
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Experiment":
         if found := list(_conflicts(self)):
             raise conflict(found)
         return self
+
+
+def _of_pixels(given: dict[str, Any]) -> bool:
+    """Whether the reader, the task or the model that a document names is one of pixel labels."""
+    reader, task, model = _kind(given["data"].get("reader")), _kind(given.get("task")), _kind(given.get("model"))
+    try:
+        return (
+            "mask" in getattr(plugins.load("readers", reader or "image_label"), "gives", ())
+            or "mask" in getattr(plugins.load("tasks", task or "classification"), "needs", ())
+            or model in ("smp", "deeplab_xception")
+        )
+    except ConfigError:
+        return False  # its field says what is wrong with it
+
+
+def _kind(value: Any) -> Any:
+    """The kind that a plug-in's settings name; None where they name none."""
+    found = value.get("kind") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else None
 
 
 # Settings that change what is kept and told, but not what is learnt.
@@ -323,6 +362,15 @@ def _shown(values: dict[str, Any], name: str) -> str:
     return json.dumps(values[name], ensure_ascii=False) if name in values else "not there"
 
 
+_PIXEL_MODELS = (
+    ": model={kind: smp, name: unet, encoder: resnet18}, deeplab_xception, or deeplabv3_resnet50 of torchvision"
+)
+
+
+def _listed(words: frozenset[str]) -> str:
+    return " or ".join(sorted(words))
+
+
 def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
     """Settings that do not go together: the keys, the first of them to blame, and why."""
     data, train = experiment.data, experiment.train
@@ -344,8 +392,25 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("train.stop_early", "data.split.val"), "needs validation rows, but data.split.val is 0"
     if not validates and experiment.schedule.kind == "plateau":
         yield ("schedule", "data.split.val"), "plateau needs validation rows, but data.split.val is 0"
+    reader = plugins.load("readers", data.reader.kind)
+    crops: frozenset[str] = getattr(reader, "crops", frozenset({experiment.augment.crop}))
+    if experiment.augment.crop not in crops:
+        yield (
+            ("augment.crop", "data.reader"),
+            f"{experiment.augment.crop!r} does not go with reader {data.reader.kind}, which takes {_listed(crops)}"
+            + (" (augment.kind=field is made for it)" if "whole" in crops and "area" not in crops else ""),
+        )
     needs: frozenset[str] = getattr(plugins.load("tasks", experiment.task.kind), "needs", frozenset())
-    gives: frozenset[str] = getattr(plugins.load("readers", data.reader.kind), "gives", needs)
+    gives: frozenset[str] = getattr(reader, "gives", needs)
+    wanted = "pixels" if "mask" in needs else "image"
+    answers = getattr(plugins.load("models", experiment.model.kind), "answers", lambda settings: wanted)
+    if (found := answers(experiment.model)) != wanted:
+        each = {"pixels": "for each pixel", "image": "for each image"}
+        yield (
+            ("model", "task"),
+            f"{experiment.model.kind} {getattr(experiment.model, 'name', '')} answers {each[found]}, and "
+            f"{experiment.task.kind} needs an answer {each[wanted]}" + _PIXEL_MODELS * (wanted == "pixels"),
+        )
     if needs - gives:
         lacking = ", ".join(sorted(needs - gives))
         yield ("data.reader", "task"), f"{data.reader.kind} does not give {lacking}, which {experiment.task.kind} needs"

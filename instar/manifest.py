@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 # Columns that only some manifests have, and that are null where a row has no such thing.
 MORE = pa.schema(
     [
-        ("other", pa.string()),  # the second file of a sample of two, below the root
+        ("other", pa.string()),  # the second file of a sample of two, below the root; the mask, where there are masks
         ("checksum", pa.string()),  # xxh3-128 of every byte of `file`, in hexadecimal
     ]
 )
@@ -101,6 +101,11 @@ class Manifest:
     def targets(self) -> np.ndarray:
         """The number of each row's class, int32."""
         return self.table["target"].to_numpy()
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Width and height of each row, int32, N x 2."""
+        return np.stack([self.table[name].to_numpy() for name in ("width", "height")], axis=1)
 
     def rows(self, split: str) -> np.ndarray:
         """The rows of a split, int64, ascending."""

@@ -1,5 +1,6 @@
 """The two network contracts: a model gives an Encoder, a task makes a Learner of it.
 
+An encoder answers once an image (logits_BK), or once a pixel (logits_BKHW); `stride` says which.
 Legend: B batch, H W pixels, C channels, K classes, D features.
 """
 
@@ -20,11 +21,14 @@ if TYPE_CHECKING:  # nouns load without torch; whoever calls the functions below
 class Encoder:
     """A network and what one has to know to feed it and to read it.
 
-    network        normalised float image_BCHW -> logits_BK, or feature_BD where it was built without classes
+    network        normalised float image_BCHW -> logits_BK, or feature_BD where it was built without classes; with a
+                   `stride`, logits_BKHW of the image's own height and width
     num_features   D, the width of what the classifier reads
     mean, std      of each channel, in pixels of 0 to 1; what the network's weights were trained with
     head           name of the classifier inside `network`, '' where there is none
     unmatched      what of the given weights did not fit, one sentence each
+    stride         0 where the network answers once an image; else it answers each pixel, and height and width of its
+                   images must be multiples of this (1: any size)
     """
 
     network: nn.Module
@@ -33,6 +37,7 @@ class Encoder:
     std: tuple[float, ...]
     head: str = ""
     unmatched: list[str] = field(default_factory=list)
+    stride: int = 0
 
 
 class Learner(ABC):

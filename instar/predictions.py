@@ -5,7 +5,7 @@ N rows, K classes.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -75,13 +75,30 @@ class Predictions:
         return self.prediction_N == self.label_N
 
 
+def of(
+    columns: Mapping[str, np.ndarray],
+    ids: Sequence[str],
+    paths: Sequence[str],
+    classes: tuple[str, ...],
+    meta: dict[str, Any],
+) -> Predictions:
+    """The predictions out of the columns that were gathered."""
+    return Predictions(ids, paths, columns["label"], columns["probability"], classes, meta)
+
+
+def truths(predictions: Predictions) -> list[str | None]:
+    """What is true of each row, whatever the numbers of the classes; None where nobody knows."""
+    names = (*predictions.classes, None)  # -1, an unknown label, is the last
+    return [names[label] for label in predictions.label_N.tolist()]
+
+
 def write(predictions: Predictions, path: Path) -> None:
     """Write one Parquet file, whole or not at all; a file that was there before stays until the new one is complete."""
     N, K = predictions.probability_NK.shape
     table = pa.table(
         {
-            "id": pa.array(_texts(predictions.ids), pa.string()),
-            "path": pa.array(_texts(predictions.paths), pa.string()),
+            "id": pa.array(texts(predictions.ids), pa.string()),
+            "path": pa.array(texts(predictions.paths), pa.string()),
             "label": pa.array(predictions.label_N, pa.int32()),
             "prediction": pa.array(predictions.prediction_N, pa.int32()),
             "confidence": pa.array(predictions.confidence_N, pa.float32()),
@@ -132,9 +149,9 @@ def read(path: Path) -> Predictions:
         ) from error
 
 
-def _texts(texts: Sequence[str]) -> list[str]:
+def texts(names: Sequence[str]) -> list[str]:
     """The texts with what cannot be UTF-8 written as \\udc80: Parquet holds Unicode only, a file system any bytes."""
-    return [text.encode("utf-8", "backslashreplace").decode("utf-8") for text in texts]
+    return [text.encode("utf-8", "backslashreplace").decode("utf-8") for text in names]
 
 
 def _check(predictions: Predictions) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ import pyarrow as pa
 import xxhash
 
 from instar import manifest as manifests
-from instar import packed
-from instar.engine.scan import contents, exclusion, frozen, headers, listing, packs, pairs, split, tables, whole
+from instar import packed, plugins
+from instar.engine.scan import contents, exclusion, frozen, headers, listing, masked, packs, pairs, split, tables, whole
 from instar.engine.scan.frozen import Changes
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.listing import NOT_UTF8, Listing, named
@@ -103,6 +104,9 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
             found, heads = left, heads.take([row for row, file in enumerate(found.files) if file in kept])
         made = of_listing(found, heads, data, seed, rare={})
         return replace(made, statistics=made.statistics | {"stored_as": stored_as})
+    reader = plugins.load("readers", data.reader.kind)
+    if "mask" in reader.gives:
+        return _of_masks(data, seed, reader, progress)
     if (known := whole.recall(data, seed)) is not None:
         return known
     found, rare = listed(data, seed)
@@ -146,6 +150,47 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
     return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)
 
 
+def _of_masks(data: Data, seed: int, reader: ModuleType, progress: Callable[[int, int], None]) -> Manifest:
+    """What there is to learn from where each pixel has a label: a row an image, all of one target, 0."""
+    if data.index is not None:
+        raise DataError("data.index names positions in class folders, but pixels have labels here. Leave it out.")
+    found = masked.listed(data, reader)
+    if data.exclude is not None:
+        found = exclusion.left(found, exclusion.read(data.exclude))
+    heads = masked.look(found, data, reader, progress=lambda done: progress(done, len(found.files)))
+    good, skipped = _usable(found, heads, data)
+    if not good:
+        raise DataError(
+            f"{found.root}: not one usable image with a mask. The first: {skipped[0] if skipped else 'none'}"
+        )
+    found, heads = found.take(good), heads.take(good)
+    target_N, everything = np.zeros(len(good), np.int32), ("images with a mask",)
+    split_N, notes = _divided(found, heads, target_N, everything, shares=data.split, seed=seed)
+    train = np.flatnonzero(split_N == split.TRAIN).tolist()
+    trained = found.take(train)
+    survey = reader.survey(data.reader, found.root, trained.files, trained.others)
+    table = pa.table(
+        {
+            "id": found.files,
+            "file": found.files,
+            "target": target_N,
+            "group": found.groups or pa.nulls(len(target_N), pa.string()),
+            "split": np.array(SPLITS, object)[split_N],
+            "width": heads.width_N,
+            "height": heads.height_N,
+            "content": heads.content_N,
+            "other": found.others,
+        },
+        schema=pa.schema([*SCHEMA, MORE.field("other")]),
+    )
+    statistics = _statistics(heads, target_N, split_N) | survey.statistics
+    statistics |= {"classes": len(survey.classes), "imbalance": None, "pixels": survey.pixels_K}
+    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": {}, "excluded": found.excluded}
+    statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
+    statistics["notes"] = [*found.notes, *survey.notes, *_alike(survey.classes), *notes, *filter(None, [heads.note])]
+    return Manifest(found.root, table, survey.classes, tuple(skipped), statistics)
+
+
 # --- which files ---------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +228,8 @@ def _all_listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
                 "data.table and data.index are both given; index files are positions in class folders. Choose."
             )
         columns = data.columns
-        return tables.of_table(data.table, root, **dict(columns)), {}
+        named_so = {name: column for name, column in dict(columns).items() if name != "mask"}
+        return tables.of_table(data.table, root, **named_so), {}
     if data.pairs is not None:
         return pairs.of_pairs(root, data.pairs), {}
     if data.index is None:

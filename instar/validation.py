@@ -100,7 +100,10 @@ class _Mistakes:
     def _without_mistakes(self) -> dict[str, Any]:
         document = copy(self._document)
         for keys, errors in self._found.items():
-            parent = _at(document, keys[:-1])
+            try:
+                parent = _at(document, keys[:-1])
+            except (KeyError, TypeError):  # what is above it was wrong too, and is gone
+                continue
             if not keys or not isinstance(parent, dict):
                 continue
             if errors[0]["type"] == "missing":

@@ -13,7 +13,7 @@ LEVELS = [
     # nouns
     {"run"},
     {"weights"},
-    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks"}
+    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
     | {"fields", "packed", "remote"},
     {"lock", "preflight"},
     # machinery that knows only nouns
@@ -31,10 +31,18 @@ STAGES = next(rooms for rooms in LEVELS if "train" in rooms)
 # A framework has one door. Everything else reaches it through that file.
 DOORS = {
     "hydra": {"composition.py"},
-    "timm": {"models/timm.py", "models/_weights.py", "models/_parts.py", "optimizers/lamb.py", "optimizers/lars.py"},
+    "timm": {
+        "models/timm.py",
+        "models/smp.py",
+        "models/_weights.py",
+        "models/_parts.py",
+        "optimizers/lamb.py",
+        "optimizers/lars.py",
+    },
     "matplotlib": {"report/figures.py"},
+    "segmentation_models_pytorch": {"models/smp.py"},
     "huggingface_hub": {"fetch.py"},
-    "h5py": {"fields.py"},
+    "h5py": {"fields.py", "readers/_hdf5.py"},
     "simplejpeg": {"readers/_pixels.py"},
     "fsspec": {"remote.py"},
     "s3fs": set(),
@@ -45,7 +53,20 @@ DOORS = {
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
          "preflight", "outside", "quota", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
-HEAVY = {"torch", "torchvision", "timm", "numpy", "pyarrow", "sklearn", "matplotlib", "PIL", "hydra", "safetensors"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pyarrow",
+    "sklearn",
+    "matplotlib",
+    "PIL",
+    "hydra",
+    "safetensors",
+    "h5py",
+    "scipy",
+}
 
 
 def room(file: Path) -> str:

@@ -1,6 +1,6 @@
 """Learn from a folder of images or a recipe; the same command again carries on
 
-    instar train FOLDER                        one folder a class
+    instar train FOLDER                        one folder a class; or images/ and masks/, for pixel labels
     instar train RECIPE.yaml epochs=40         what a recipe says, with changes
     instar train MANIFEST.parquet              the rows and splits that instar prepare wrote down
     instar train RUN                           carry on with a run, by its folder
@@ -88,12 +88,23 @@ def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:
     source: Any = words.things[0] if words.things else {}
     machine = _collected(mistakes, lambda: validate(Machine, {}, changes[Machine]))
     start = _collected(mistakes, lambda: validate(Start, {}, changes[Start]))
+    changes[None] = [*_of_masks(source, changes[None]), *changes[None]]
     experiment = _collected(mistakes, lambda: experiments.load(source, changes[None]))
     if mistakes or experiment is None or machine is None or start is None:
         raise ConfigError(mistakes)
     if start.run is None and words.things and (Path(source) / "experiment.yaml").is_file():
         start = start.model_copy(update={"run": f"{source}/"})  # a path, not a name in runs/
     return experiment, machine, start
+
+
+def _of_masks(source: Any, changes: Sequence[str]) -> list[str]:
+    """What is to be said of a folder that has images and masks in it, and not of classes."""
+    said = any(change.partition("=")[0] in ("data.reader", "data.table", "data.root") for change in changes)
+    if said or not isinstance(source, str) or not Path(source).is_dir() or (Path(source) / "experiment.yaml").is_file():
+        return []
+    from instar.readers import _pairs
+
+    return ["data.reader=image_mask"] if _pairs.looks_like_pairs(Path(source)) else []
 
 
 def long_name(change: str) -> str:

@@ -84,6 +84,7 @@ def assemble(
                 val_rows,
                 precision=plan.precision,
                 world=world,
+                keep=build.keep(experiment, whole=False),
                 tick=lambda done: view.evaluating(done * world.size, len(val_rows)),
                 stopping=lambda: deadline.reason(clock) is not None,
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ def learner(
     )
     for sentence in encoder.unmatched:
         told(sentence)
-    if not experiment.augment.normalise:
+    # A reader may have normalised already: fields have no colours that a network's weights were trained with.
+    normalised = getattr(plugins.load("readers", experiment.data.reader.kind), "normalised", False)
+    if normalised or not experiment.augment.normalise:
         encoder = replace(encoder, mean=(0.0,) * plan.channels, std=(1.0,) * plan.channels)
     made = plugins.load("tasks", experiment.task.kind).learner(experiment.task, encoder, plan)
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
@@ -63,6 +66,12 @@ def reader(
         )
     rows = replace(manifest, root=staging.near(manifest.root, machine, told=told))
     return shelf.open(experiment.data.reader, rows, experiment.augment)
+
+
+def keep(experiment: Experiment, *, whole: bool) -> Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None:
+    """What is kept of the predictions of a batch: to be stored (`whole`), or to be measured; None for all of them."""
+    kept = getattr(plugins.load("tasks", experiment.task.kind), "kept", None)
+    return None if kept is None else partial(kept, whole=whole, settings=experiment.task)
 
 
 def order(manifest: Manifest, plan: Plan) -> Order:

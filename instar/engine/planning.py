@@ -3,6 +3,8 @@
 Legend: K classes.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -29,6 +31,9 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
     balancer = plugins.load("balancers", balance)
     quotas_K = balancer.quotas(counts_K, int(counts_K.sum()))
     weights = getattr(balancer, "class_weights", None)
+    # A task may weigh its classes by something else than rows, such as pixels.
+    of_task = getattr(plugins.load("tasks", experiment.task.kind), "class_weights", None)
+    weights_K = weights(counts_K).tolist() if weights else of_task(experiment.task, manifest) if of_task else None
     epoch_samples = int(quotas_K.sum())
     batch = settings.batch
     if batch < devices:
@@ -38,14 +43,14 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
     precision = _precision(settings.precision, device)
     return Plan(
         classes=manifest.classes,
-        channels=experiment.data.reader.channels,
+        channels=_channels(experiment.data.reader.channels, manifest),
         size=experiment.augment.size,
         train_rows=len(train_rows),
         val_rows=len(manifest.rows("val")),
         test_rows=len(manifest.rows("test")),
         class_counts_K=tuple(counts_K.tolist()),
         quotas_K=tuple(quotas_K.tolist()),
-        class_weights_K=tuple(weights(counts_K).tolist()) if weights else None,
+        class_weights_K=None if weights_K is None else tuple(weights_K),
         epoch_samples=epoch_samples,
         total_samples=steps * batch,
         batch=batch,
@@ -58,6 +63,11 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         manifest_hash=manifest.hash,
         seed=experiment.seed,
     )
+
+
+def _channels(wanted: Any, manifest: Manifest) -> int:
+    """How many channels a sample has: as the reader is set, or as was found in the files."""
+    return wanted if isinstance(wanted, int) else int(manifest.statistics["channels"])
 
 
 def _workers(machine: Machine, devices: int) -> int:

@@ -29,21 +29,26 @@ def split(
     *,
     precision: str,
     world: World,
+    keep: Callable[[Columns, Batch], Columns] | None = None,
     tick: Callable[[int], None] = lambda rows: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Columns:
     """Predictions for `row_N`, sorted by row, on rank 0; an empty dict on the others.
 
     batches   makes the batches of some rows, for example loaders.eval_stream with its settings bound
+    keep      from what was predicted of a batch, and the batch, to what is kept of it; None keeps all. A column of
+              bytes, of any length, goes to rank 0 like a column of numbers
     tick      told the rows done so far on this rank
     stopping  asked between batches; where it says yes on any rank, all raise Abandoned
     """
     shard_M = row_N[world.rank :: world.size]
-    with closing(_predicted(learner, batches(shard_M), precision, world.device, tick)) as predicted:
+    with closing(
+        _predicted(learner, batches(shard_M), precision=precision, device=world.device, keep=keep, tick=tick)
+    ) as predicted:
         mine = collect(takewhile(lambda _: not stopping(), predicted))
     if any(world.agree([float(len(mine["row"]) < len(shard_M))])):
         raise Abandoned
-    whole = world.gather_rows(mine)
+    whole = _gathered(mine, world)
     if world.rank != 0:
         return {}
     order = np.argsort(whole["row"], kind="stable")
@@ -52,6 +57,27 @@ def split(
     assert len(found) == len(row_N) and np.array_equal(found, np.sort(row_N)), (
         f"each of {len(row_N)} rows must be seen once; {len(found)} were, {len(np.unique(found))} of them different"
     )
+    return whole
+
+
+def _gathered(mine: Columns, world: World) -> Columns:
+    """The rows of all ranks on rank 0; columns of bytes travel as their lengths and one long line."""
+    texts = sorted(name for name, column in mine.items() if column.dtype == object)
+    # A rank without rows has no columns of bytes; it takes part with empty ones, as many as the others have.
+    many = len(texts) if world.size == 1 else round(world.agree([float(len(texts))])[0])
+    if world.size == 1 or many == 0:
+        return world.gather_rows(mine)
+    lengths = {f"{name} length": np.array([len(one) for one in mine[name]], np.int64) for name in texts}
+    whole = world.gather_rows({**{name: mine[name] for name in mine if name not in texts}, **lengths})
+    names = sorted(name.removesuffix(" length") for name in whole if name.endswith(" length"))
+    for at in range(many):
+        line = b"".join(mine[texts[at]]) if texts else b""
+        bytes_R = world.gather_rows({"byte": np.frombuffer(line, np.uint8)})
+        if world.rank == 0:
+            ends = np.cumsum(whole.pop(f"{names[at]} length")).tolist()
+            joined = bytes_R["byte"].tobytes()
+            parts = [joined[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            whole[names[at]] = np.array([*parts, None], object)[:-1]
     return whole
 
 
@@ -64,7 +90,13 @@ def collect(batches: Iterable[Columns]) -> Columns:
 
 
 def _predicted(
-    learner: Learner, batches: Iterable[Batch], precision: str, device: torch.device, tick: Callable[[int], None]
+    learner: Learner,
+    batches: Iterable[Batch],
+    *,
+    precision: str,
+    device: torch.device,
+    keep: Callable[[Columns, Batch], Columns] | None,
+    tick: Callable[[int], None],
 ) -> Generator[Columns, None, None]:
     context = autocast(precision, device)
     was_training = learner.module.training
@@ -78,6 +110,7 @@ def _predicted(
                 columns: dict[str, Any] = {"row": batch["row"], "label": batch["label"], **outputs}
                 done += len(batch["row"])
                 tick(done)
-                yield {name: value.cpu().numpy() for name, value in columns.items() if isinstance(value, torch.Tensor)}
+                made = {name: value.cpu().numpy() for name, value in columns.items() if isinstance(value, torch.Tensor)}
+                yield made if keep is None else keep(made, batch)
     finally:
         train_mode(learner.module, was_training)

@@ -119,7 +119,7 @@ def _under(every: dict[str, nn.Parameter], prefix: str) -> list[str]:
 def width_read(network: nn.Module, head: str) -> int:
     """D, the number of features that the classifier called `head` reads."""
     layer = network.get_submodule(head)
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         return layer.in_channels
     assert isinstance(layer, nn.Linear), f"{head} is no linear layer but {type(layer).__name__}"
     return layer.in_features

@@ -26,6 +26,11 @@ class Settings(Base):
     """What the logits are multiplied with."""
 
 
+def answers(settings: Settings) -> Literal["image", "pixels"]:
+    """What gets an answer of its own."""
+    return "image"
+
+
 def build(settings: Settings, *, channels: int, classes: int | None, size: int, load: bool = True) -> "Encoder":
     """The network; without `classes` it ends in its features, 4 x width of them."""
     from torch import nn

@@ -35,6 +35,11 @@ class Settings(ModelSettings):
         return self.pretrained or self.weights is not None
 
 
+def answers(settings: Settings) -> Literal["image", "pixels"]:
+    """What gets an answer of its own."""
+    return "image"
+
+
 def build(settings: Settings, *, channels: int, classes: int | None, size: int, load: bool = True) -> Encoder:
     """The network for square images of `size` pixels, or its pooled features where `classes` is None.
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, ImageChops, ImageEnhance, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from instar.errors import DataError
 from instar.readers._views import Box, Corners, View
@@ -105,6 +105,8 @@ def viewed(
         orientation = _ready(image)
     view = choose(*_swapped(image.size, orientation))
     with problems_named():
+        if view.frame is not None:
+            return _framed(image, view, orientation, form)
         box = _stored(view.box, orientation, image.size)
         whole = _decoded(image, data, form) if view.exact or _room(box, form) < 2 else None
         if whole is None:
@@ -155,6 +157,8 @@ def viewed_array(array: np.ndarray, choose: Callable[[int, int], View], form: Fo
     height, width = array.shape[:2]
     view = choose(width, height)
     with problems_named():
+        if view.frame is not None:
+            return _framed(of_array(array), view, 1, form)
         colours = array.shape[2] if array.ndim == 3 else 1
         if array.dtype == np.uint8 and colours == form.channels and _is_quick(view.box, view, form):
             left, top, right, bottom = map(int, view.box)
@@ -178,6 +182,38 @@ def _shown(part: Image.Image, box: Box, view: View, form: Form, orientation: int
     if orientation in _TURN:
         small = small.transpose(_TURN[orientation])
     return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
+
+
+def _framed(image: Image.Image, view: View, orientation: int, form: Form) -> np.ndarray:
+    """The framed view of an image, which is decoded whole; uint8 of the frame's shape x channels."""
+    assert view.frame is not None, "the caller looked"
+    if image.format in ("JPEG", "MPO") and form.channels == 1:
+        image.draft("L", image.size)
+    image.load()
+    if image.mode not in ("L", "RGB") or image.has_transparency_data:
+        image = _averageable(image, kind(image), form.span)
+    image = _finished(image, form)
+    if orientation in _TURN:
+        image = image.transpose(_TURN[orientation])
+    small = framed(image, view, form.fill, Image.Resampling.BILINEAR)
+    return np.asarray(vary(small, view, form.fill)).reshape(*view.frame.shape, form.channels)
+
+
+def framed(image: Image.Image, view: View, fill: int | Colour, resample: Image.Resampling) -> Image.Image:
+    """What the view's frame holds of an upright image."""
+    assert view.frame is not None, "the caller looked"
+    frame, (left, top, right, bottom) = view.frame, view.box
+    if frame.roll:
+        image = ImageChops.offset(image, frame.roll, 0)
+    if (right - left, bottom - top) == frame.lands and left == int(left) and top == int(top):
+        image = image.crop((int(left), int(top), int(right), int(bottom)))
+    else:
+        image = image.resize(frame.lands, resample, view.box)
+    if frame.lands == (frame.shape[1], frame.shape[0]):
+        return image
+    whole = Image.new(image.mode, (frame.shape[1], frame.shape[0]), _colour(image, fill))
+    whole.paste(image, frame.place)
+    return whole
 
 
 def _is_quick(box: Box, view: View, form: Form) -> bool:
@@ -436,8 +472,11 @@ def _finished(image: Image.Image, form: Form) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def vary(image: Image.Image, view: View, fill: int | Colour = 0) -> Image.Image:
-    """The small image after everything its view asks for beyond the crop; mode L or RGB."""
+def vary(image: Image.Image, view: View, fill: int | Colour = 0, *, labels: bool = False) -> Image.Image:
+    """The small image after everything its view asks for beyond the crop; mode L, RGB or F.
+
+    labels   its numbers are names of classes: none between two of them is made up, and they have no colour
+    """
     uncovered = _colour(image, fill)
     if view.offset != (0, 0):
         moved = Image.new(image.mode, image.size, uncovered)
@@ -447,23 +486,29 @@ def vary(image: Image.Image, view: View, fill: int | Colour = 0) -> Image.Image:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if view.vflip:
         image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    nearest, bilinear = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
     if view.corners is not None:
-        image = perspective(image, view.corners, uncovered)
+        image = perspective(image, view.corners, uncovered, nearest if labels else bilinear)
     if view.angle or view.shift != (0, 0):
-        resample = Image.Resampling.BILINEAR if view.smooth else Image.Resampling.NEAREST
+        resample = bilinear if view.smooth and not labels else nearest
         image = image.rotate(view.angle, resample, translate=view.shift, fillcolor=uncovered)
-    for name, factor in view.colour:
+    for name, factor in () if labels else view.colour:
         image = adjust(image, name, factor)
     return image
 
 
 def _colour(image: Image.Image, fill: int | Colour) -> Any:
     red, green, blue = (fill, fill, fill) if isinstance(fill, int) else fill
-    return round(0.299 * red + 0.587 * green + 0.114 * blue) if image.mode == "L" else (red, green, blue)
+    return (red, green, blue) if image.mode == "RGB" else round(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
-def perspective(image: Image.Image, corners: Corners, fill: Any = 0) -> Image.Image:
-    """The image with its four corners, clockwise from the top left, moved to `corners`. Bilinear."""
+def perspective(
+    image: Image.Image,
+    corners: Corners,
+    fill: Any = 0,
+    resample: Any = Image.Resampling.BILINEAR,
+) -> Image.Image:
+    """The image with its four corners, clockwise from the top left, moved to `corners`."""
     right, bottom = image.width - 1, image.height - 1
     whence = ((0, 0), (right, 0), (right, bottom), (0, bottom))
     # Pillow wants x = (a u + b v + c) / (g u + h v + 1) and y likewise: two equations a corner, eight unknowns.
@@ -472,7 +517,7 @@ def perspective(image: Image.Image, corners: Corners, fill: Any = 0) -> Image.Im
         rows += [[u, v, 1, 0, 0, 0, -x * u, -x * v], [0, 0, 0, u, v, 1, -y * u, -y * v]]
     values = [value for corner in whence for value in corner]
     unknowns = np.linalg.lstsq(np.array(rows, float), np.array(values, float), rcond=None)[0].tolist()
-    return image.transform(image.size, Image.Transform.PERSPECTIVE, unknowns, Image.Resampling.BILINEAR, fillcolor=fill)
+    return image.transform(image.size, Image.Transform.PERSPECTIVE, unknowns, resample, fillcolor=fill)
 
 
 def adjust(image: Image.Image, name: str, factor: float) -> Image.Image:

@@ -8,7 +8,7 @@ recipes. Definitions and ranges are torchvision's, https://docs.pytorch.org/visi
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from instar.augment import Augment
@@ -24,7 +24,8 @@ Corners = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, in
 class View:
     """What is done to one image, all of it decided.
 
-    box            left, top, right, bottom in pixels of the upright image; resized to size x size
+    box            left, top, right, bottom in pixels of the upright image; resized to size x size, unless framed
+    frame          what comes of it instead
     exact          no shortcut in decoding: evaluation
     offset         whole pixels that the result is moved right and down over the fill
     hflip, vflip   mirrored left to right, top to bottom
@@ -44,6 +45,23 @@ class View:
     shift: tuple[int, int] = (0, 0)
     smooth: bool = False
     colour: tuple[tuple[str, float], ...] = ()
+    frame: "Frame | None" = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image that keeps its pixels, or nearly: what a view's box becomes where each pixel has a label.
+
+    shape   height and width
+    lands   width and height that the box is resized to
+    place   left and top of that in the frame, the rest of which is filled
+    roll    whole pixels that the image is moved right before all that, what leaves coming in again on the left
+    """
+
+    shape: tuple[int, int]
+    lands: tuple[int, int]
+    place: tuple[int, int] = (0, 0)
+    roll: int = 0
 
 
 def evaluation(settings: Augment, width: int, height: int) -> View:
@@ -56,6 +74,8 @@ def evaluation(settings: Augment, width: int, height: int) -> View:
 def training(settings: Augment, width: int, height: int, draw: "Generator") -> View:
     """What training sees of an image this time."""
     size = settings.size
+    if settings.crop in ("window", "whole"):
+        return _of_all(settings, width, height, draw)
     if settings.crop == "area":
         box, exact = random_area(width, height, scale=settings.scale, ratio=settings.ratio, draw=draw), False
     else:
@@ -64,19 +84,57 @@ def training(settings: Augment, width: int, height: int, draw: "Generator") -> V
     offset = (0, 0)
     if settings.crop == "pad":
         offset = (_whole(-settings.pad, settings.pad, draw), _whole(-settings.pad, settings.pad, draw))
-    return View(
-        box,
-        exact,
-        offset,
+    return _varied(View(box, exact, offset), settings, size, size, draw)
+
+
+def everything(settings: Augment, width: int, height: int) -> View:
+    """What evaluation sees where each pixel has a label: all of the image.
+
+    As it is for windows and wholes, in a square where it is squashed, else at a short side of `resize`.
+    """
+    if settings.crop in ("window", "whole"):
+        lands = (width, height)
+    elif settings.crop == "squash":
+        lands = (settings.size, settings.size)
+    else:
+        share = settings.resize / min(width, height)
+        lands = (max(1, round(width * share)), max(1, round(height * share)))
+    return View((0, 0, width, height), exact=True, frame=Frame((lands[1], lands[0]), lands))
+
+
+def _of_all(settings: Augment, width: int, height: int, draw: "Generator") -> View:
+    """A window or the whole of an image whose pixels stay as they are, or nearly."""
+    roll = _whole(0, width - 1, draw) if settings.roll else 0
+    if settings.crop == "whole":
+        frame = Frame((height, width), (width, height), roll=roll)
+        return _varied(View((0, 0, width, height), exact=True, frame=frame), settings, width, height, draw)
+    size, (low, high) = settings.size, settings.zoom
+    zoom = _between(low, high, draw) if low < high else low
+    across, down = min(size / zoom, width), min(size / zoom, height)
+    if zoom == 1:
+        left, top = float(_whole(0, round(width - across), draw)), float(_whole(0, round(height - down), draw))
+    else:
+        left, top = _between(0, width - across, draw), _between(0, height - down, draw)
+    lands = (max(1, min(size, round(across * zoom))), max(1, min(size, round(down * zoom))))
+    # An image smaller than the window lies somewhere in it.
+    place = (_whole(0, size - lands[0], draw), _whole(0, size - lands[1], draw))
+    box = (left, top, min(left + across, width), min(top + down, height))
+    return _varied(View(box, exact=True, frame=Frame((size, size), lands, place, roll)), settings, size, size, draw)
+
+
+def _varied(view: View, settings: Augment, width: int, height: int, draw: "Generator") -> View:
+    """The view with all that is done after its crop, which gives an image of width x height."""
+    return replace(
+        view,
         hflip=_chance(settings.hflip, draw),
         vflip=_chance(settings.vflip, draw),
         corners=(
-            random_corners(size, size, distortion=settings.perspective, draw=draw)
+            random_corners(width, height, distortion=settings.perspective, draw=draw)
             if settings.perspective and _chance(settings.perspective_p, draw)
             else None
         ),
         angle=_between(-settings.rotation, settings.rotation, draw) if settings.rotation else 0.0,
-        shift=random_shift(size, settings.shift, draw) if settings.shift else (0, 0),
+        shift=random_shift(min(width, height), settings.shift, draw) if settings.shift else (0, 0),
         smooth=settings.interpolation == "bilinear",
         colour=random_colour(settings, draw),
     )

@@ -7,9 +7,6 @@ and PPM; greyscale, palette, CMYK, transparent, 16-bit and EXIF-turned images be
     data: {root: photos, reader: {kind: image_label, channels: 1}}
 """
 
-import errno
-import time
-from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,11 +24,9 @@ if TYPE_CHECKING:
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 gives = frozenset({"image", "label"})
+crops = frozenset({"area", "centre", "squash", "pad"})
 
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
-# A network file system may fail for a moment; a file that is not there any more is no such failure.
-_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO}
-_PAUSES = (0.1, 1.0)  # seconds
 
 
 class Settings(Base):
@@ -79,14 +74,15 @@ class Reader:
         Raises BadImage where the file cannot be read.
         """
         from instar.readers import _packed, _pixels, _views
+        from instar.readers._patience import patiently
 
         decide = _views.evaluation if draw is None else partial(_views.training, draw=draw)
         choose = cache(partial(decide, self._view))  # remembered, so that a second try does not draw anew
         if self._pack is None:
-            image = _patiently(lambda: _pixels.read(self.name(row), choose, self._form))
+            image = patiently(lambda: _pixels.read(self.name(row), choose, self._form))
         else:
             stored = partial(_packed.viewed, self._pack, int(self._rows[row]), choose, self._form)
-            image = _patiently(stored)
+            image = patiently(stored)
         return {"image": image, "label": int(self._targets[row])}
 
     def name(self, row: int) -> str:
@@ -102,17 +98,3 @@ def colour(background: str | tuple[int, int, int]) -> tuple[int, int, int]:
 def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:
     """A reader of the manifest's rows. view: how images are varied, and the size they become."""
     return Reader(settings, manifest, view)
-
-
-def _patiently(read: Callable[[], "np.ndarray"]) -> "np.ndarray":
-    """What `read` gives, after up to two pauses if the file system says that it is having trouble."""
-    from instar.readers._pixels import BadImage
-
-    for pause in _PAUSES:
-        try:
-            return read()
-        except BadImage as error:
-            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING):
-                raise
-            time.sleep(pause)
-    return read()

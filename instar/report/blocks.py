@@ -190,6 +190,31 @@ class Gallery:
     more: str = "more pictures"
 
 
+@dataclass(frozen=True)
+class Panel:
+    """Three pictures of one image: itself, its true mask, the errors of the predicted one; data: addresses.
+
+    iou           the mean over the classes in this image
+    taken, truth  its largest error: share and class its pixels were taken for, and the class they are of
+    """
+
+    sources: tuple[str, str, str]
+    name: str
+    iou: float
+    taken: str = ""
+    truth: str = ""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Images with their masks; those after `shown` are folded away. Legends are (colour, what it means)."""
+
+    panels: tuple[Panel, ...]
+    classes: tuple[tuple[str, str], ...]
+    errors: tuple[tuple[str, str], ...]
+    shown: int = 8
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """A reliability diagram and a histogram of confidence."""

@@ -93,7 +93,7 @@ def _metric_chart(val: Sequence[Point], metric: str, marks: tuple[Mark, ...], be
     if best is not None:
         text = f"{100 * best[metric]:.1f} %" if percent else f"{best[metric]:.4g}"
         marks = (*marks, Mark(best["epoch"], text, "best", y=best[metric]))
-    return _chart(_title(metric).capitalize(), lines, marks, percent=percent)
+    return _chart(_capital(_title(metric)), lines, marks, percent=percent)
 
 
 def _chart(
@@ -120,4 +120,10 @@ def _shown(value: Any) -> str:
 
 
 def _title(name: str) -> str:
-    return {"lr": "learning rate", "images_per_second": "images/s"}.get(name, name.replace("_", " "))
+    return {"lr": "learning rate", "images_per_second": "images/s"}.get(name, name.replace("_", " ")).replace(
+        "iou", "IoU"
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -70,7 +70,7 @@ def result_sentence(scores: Document, split: str, best: Document | None, metric:
     about = scores.get("about") or {}
     is_best = best is not None and about.get("samples") in (None, best.get("samples"))
     chosen = (
-        f"The checkpoint with the best validation {metric} (epoch {learning.epochs(best['epoch'])})"
+        f"The checkpoint with the best validation {_words(metric)} (epoch {learning.epochs(best['epoch'])})"
         if best and is_best
         else "It"
     )
@@ -84,7 +84,13 @@ def result_sentence(scores: Document, split: str, best: Document | None, metric:
     where = {"test": "held-out test", "val": "validation"}.get(split, split)
     macro = f" and a macro F1 of {scores['macro_f1']:.3f}" if "macro_f1" in scores else ""
     value = f"{100 * scores[name]:.1f}{SPACE}%" if name in scores else "no score"
-    return f"{chosen} reached {value} {name}{spread}{macro} on the {where} split of {scores.get('rows', 0)} images. "
+    rows = scores.get("rows", 0)
+    return f"{chosen} reached {value} {_words(name)}{spread}{macro} on the {where} split of {rows} images. "
+
+
+def _words(metric: str) -> str:
+    """A score as one would say it."""
+    return metric.replace("_", " ").replace("iou", "IoU")
 
 
 def _learning(

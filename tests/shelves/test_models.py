@@ -29,6 +29,16 @@ FAMILIES = """
     mobilenet_v3_small
 """.split()
 SMALL = {"timm": "test_resnet", "torchvision": "shufflenet_v2_x0_5"}
+# What answers once an image; the rest, and some names of torchvision, answer each pixel.
+OF_IMAGES = ["resnet9", "timm", "torchvision"]
+OF_PIXELS = [
+    *((kind, {}) for kind in ("deeplab_xception", "smp")),
+    *(("smp", {"name": name, "encoder": "test_resnet"}) for name in ("unet", "fpn", "deeplabv3plus")),
+    *(
+        ("torchvision", {"name": name})
+        for name in ("deeplabv3_mobilenet_v3_large", "fcn_resnet50", "lraspp_mobilenet_v3_large")
+    ),
+]
 LAST = {"timm": "layer4", "torchvision": "conv5"}
 
 
@@ -74,7 +84,81 @@ def built(kind, *, channels=3, classes=5, size=32, load=True, **given):
 # --- shapes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", plugins.kinds("models"))
+def test_every_model_on_the_shelf_says_what_it_answers():
+    found = {kind: plugins.load("models", kind).answers(settings_of(kind)) for kind in plugins.kinds("models")}
+    assert {kind for kind, what in found.items() if what == "image"} == set(OF_IMAGES)
+    assert {kind for kind, what in found.items() if what == "pixels"} == {kind for kind, _ in OF_PIXELS} - {
+        "torchvision"
+    }
+
+
+@pytest.mark.parametrize(("kind", "given"), OF_PIXELS)
+@pytest.mark.parametrize("channels", [1, 3, 16])
+def test_every_model_of_pixels_reads_any_channels_and_gives_a_logit_a_class_and_pixel(kind, given, channels):
+    with Hollow():
+        encoder = built(kind, channels=channels, classes=7, **given)
+        side = 3 * encoder.stride if encoder.stride > 1 else 50
+        logits_BKHW = encoder.network(torch.empty(2, channels, side, 2 * side))
+    assert logits_BKHW.shape == (2, 7, side, 2 * side)
+    assert len(encoder.mean) == len(encoder.std) == channels
+    assert encoder.network.get_submodule(encoder.head).out_channels == 7
+
+
+def test_the_deepcam_network_has_the_numbers_of_the_benchmark_in_every_part():
+    with Hollow():
+        network = built("deeplab_xception", channels=16, classes=3).network
+        assert network(torch.empty(1, 16, 768, 1152)).shape == (1, 3, 768, 1152)
+
+    def numbers(part):
+        return sum(weight.numel() for weight in part.parameters())
+
+    parts = {name: numbers(part) for name, part in network.named_children()}
+    assert numbers(network) == 56_454_720
+    assert parts == {
+        "xception": 37_778_400, "bottleneck": 15_535_104, "conv2": 6_144, "bn2": 96, "upsample": 3_134_976
+    }  # fmt: skip
+    assert sum(one.numel() for name, one in network.named_buffers() if "running" in name) == 97_760
+
+
+def test_the_deepcam_network_learns_on_small_fields():
+    network = built("deeplab_xception", channels=4, classes=3).network.train()
+    logits_BKHW = network(torch.randn(2, 4, 96, 144))
+    assert logits_BKHW.shape == (2, 3, 96, 144)
+    logits_BKHW.mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters())
+
+
+def test_a_pixel_model_starts_from_weights_and_lists_what_does_not_fit(tmp_path):
+    source = built("smp", encoder="test_resnet", classes=9).network
+    file = saved(tmp_path, {"module." + key: value for key, value in source.state_dict().items()})
+    encoder = built("smp", encoder="test_resnet", classes=5, weights=str(file))
+    assert [line.partition(":")[0] for line in encoder.unmatched] == [
+        "segmentation_head.0.weight",
+        "segmentation_head.0.bias",
+    ]
+    assert torch.equal(encoder.network.encoder.model.conv1[0].weight, source.encoder.model.conv1[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({"name": "unett"}, "did you mean 'unet'"),
+        ({"encoder": "resnet_18"}, "did you mean 'resnet18'"),
+        ({"args": {"classes": 3}}, "decided by the data"),
+        ({"args": {"no_such_thing": 3}}, "no_such_thing"),
+    ],
+)
+def test_a_decoder_or_encoder_that_is_unknown_is_an_error_with_its_near_miss(given, hint):
+    with pytest.raises(ConfigError, match=hint):
+        built("smp", **given)
+
+
+def test_a_pixel_model_has_no_features_of_images():
+    with pytest.raises(ConfigError, match="answers pixels"):
+        built("smp", encoder="test_resnet", classes=None)
+
+
+@pytest.mark.parametrize("kind", OF_IMAGES)
 @pytest.mark.parametrize("channels", [1, 3, 16])
 def test_every_model_reads_any_channels_and_gives_a_logit_a_class(kind, channels):
     encoder = built(kind, channels=channels, classes=7)
@@ -86,14 +170,14 @@ def test_every_model_reads_any_channels_and_gives_a_logit_a_class(kind, channels
     assert encoder.unmatched == []
 
 
-@pytest.mark.parametrize("kind", plugins.kinds("models"))
+@pytest.mark.parametrize("kind", OF_IMAGES)
 def test_without_classes_every_model_gives_features(kind):
     encoder = built(kind, classes=None)
     assert encoder.network(torch.randn(2, 3, 32, 32)).shape == (2, encoder.num_features)
     assert encoder.head == ""
 
 
-@pytest.mark.parametrize("kind", plugins.kinds("models"))
+@pytest.mark.parametrize("kind", [*OF_IMAGES, "smp"])
 def test_the_same_seed_gives_the_same_weights(kind):
     def weights():
         torch.manual_seed(5)

@@ -9,21 +9,35 @@ from PIL import Image
 from instar import plugins, prepare
 from instar.augment import Augment
 from instar.engine.loading.loaders import keyed
-from instar.errors import DataError
-from instar.experiment import Data
+from instar.errors import ConfigError, DataError
+from instar.experiment import Data, load
+from tests.fakes.masks import folder_of_fields, folder_of_masks
+
+OF_PIXELS = ["field", "image_mask"]
+AUGMENT = {
+    "image_label": Augment(kind="food_v3", size=24),
+    "image_mask": Augment(crop="window", size=16, hflip=0.5, rotation=20.0, zoom=(0.7, 1.5)),
+    "field": Augment(crop="window", size=16, roll=True, hflip=0.5, vflip=0.5, rotation=20.0, zoom=(0.7, 1.5)),
+}
 
 
 @pytest.fixture(params=plugins.kinds("readers"))
 def opened(request, tmp_path, monkeypatch):
     """A reader of a kind, and the manifest of a folder of class folders it was opened on."""
     monkeypatch.setenv("INSTAR_CACHE", str(tmp_path / "cache"))
+    if request.param in OF_PIXELS:
+        root = tmp_path / "it's data"
+        root = folder_of_fields(root) if request.param == "field" else folder_of_masks(root)
+        data = Data.model_validate({"root": root, "reader": request.param})
+        rows = prepare.manifest(data, 0)
+        return plugins.load("readers", request.param).open(data.reader, rows, AUGMENT[request.param]), rows
     for number in range(20):
         path = tmp_path / "it's data" / f"class {number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)).save(path)
     data = Data.model_validate({"root": tmp_path / "it's data", "reader": request.param})
     rows = prepare.manifest(data, 0)
-    return plugins.load("readers", request.param).open(data.reader, rows, Augment(kind="food_v3", size=24)), rows
+    return plugins.load("readers", request.param).open(data.reader, rows, AUGMENT[request.param]), rows
 
 
 @pytest.mark.parametrize("kind", plugins.kinds("readers"))
@@ -38,10 +52,20 @@ def test_a_sample_holds_what_the_reader_gives_in_one_shape_for_all_rows(opened):
     reader, rows = opened
     samples = [reader.read(row, keyed(0, 0, row)) for row in range(len(rows))]
     given = plugins.load("readers", reader.__module__.rpartition(".")[2]).gives
-    assert all(set(sample) == given for sample in samples)
+    assert all(set(sample) == given | {"label"} for sample in samples)
     for name in given:
         assert len({(np.shape(sample[name]), np.asarray(sample[name]).dtype) for sample in samples}) == 1
     assert [sample["label"] for sample in samples] == rows.targets.tolist()
+
+
+@pytest.mark.parametrize("kind", plugins.kinds("readers"))
+def test_a_reader_says_which_crops_it_takes_and_others_are_refused(kind):
+    every = {"area", "centre", "squash", "pad", "window", "whole"}
+    crops = plugins.load("readers", kind).crops
+    assert crops and crops <= every
+    for crop in every - crops:
+        with pytest.raises(ConfigError, match=f"{crop}.*does not go with reader {kind}"):
+            load({"data": {"root": "x", "reader": kind}, "augment": {"kind": "food_v1", "crop": crop}})
 
 
 def test_a_sample_is_a_function_of_the_row_and_its_generator(opened):

@@ -31,6 +31,7 @@ Sample = dict[str, Any]
 _SAME_CLASS = 8  # tries to find another row of the class, where one cannot be read
 _ANY_CLASS = 8  # and then of any
 _TORN = 3  # rows named in an error
+_MOST_BYTES = 1 << 28  # of a batch whose rows differ in size
 
 
 class Reader(Protocol):
@@ -44,6 +45,11 @@ class Reader(Protocol):
 
     def name(self, row: int) -> str:
         """What the row is called in messages."""
+
+    # A reader whose samples differ in size in evaluation also has
+    #     shapes(rows) -> {name: (shape, type)}
+    # the largest that each array is for any of these rows. A smaller one then stands at the top left of its place, and
+    # numbers of the sample say how large it is; what is around it is left over from other rows.
 
 
 def keyed(seed: int, epoch: int, row: int, repeat: int = 0, attempt: int = 0) -> np.random.Generator:
@@ -93,10 +99,19 @@ def eval_stream(
     """The given rows, each once and in this order, as evaluation sees them. Items are as those of `train_stream`.
 
     A row that cannot be read is there too, named in `bad`, with label -1 (unknown, so that no score counts it) and
-    zeros for pixels.
+    zeros for pixels. Where a reader's samples differ in size, fewer rows than `batch` go into one if they are large.
     """
-    steps = _Evaluation(reader, np.asarray(rows, np.int64), batch)
+    steps = _Evaluation(reader, np.asarray(rows, np.int64), _rows_that_fit(reader, rows, batch))
     return _stream(steps, reader, num_workers=workers, timeout=timeout, on_bad=on_bad)
+
+
+def _rows_that_fit(reader: Reader, rows: np.ndarray, batch: int) -> int:
+    """How many rows of the largest size go into _MOST_BYTES; at most `batch`, and one at least."""
+    shapes_of = getattr(reader, "shapes", None)
+    if shapes_of is None or not len(rows):
+        return batch
+    one = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes_of(rows).values())
+    return max(1, min(batch, _MOST_BYTES // max(1, one)))
 
 
 # --- what is in a batch --------------------------------------------------------------------------------------------
@@ -218,7 +233,7 @@ def _stream(
     work = Work(
         num=steps.num,
         rows=steps.most,
-        shapes=_shapes(steps, reader),
+        shapes=_largest(steps, reader) or _shapes(steps, reader),
         make=lambda number, arrays, watch: _make(steps, number, arrays, watch),
         name=reader.name,
     )
@@ -229,6 +244,12 @@ def _stream(
         faults.point("loader.batch")
         yield _as_tensors(made)
         del made
+
+
+def _largest(steps: _Steps, reader: Reader) -> Shapes | None:
+    """Shape and type of a sample's arrays where they differ from row to row; None where they do not."""
+    shapes_of = getattr(reader, "shapes", None)
+    return shapes_of(steps.rows) if isinstance(steps, _Evaluation) and shapes_of is not None else None
 
 
 def _shapes(steps: _Steps, reader: Reader) -> Shapes:
@@ -254,7 +275,11 @@ def _make(steps: _Steps, number: int, arrays: Arrays, watch: Watch) -> Made:
         faults.point("loader.read")
         sample = steps.sample(item, watch, bad)
         for name, array in arrays.items():
-            array[place] = sample.pop(name, 0)
+            value = sample.pop(name, 0)
+            if isinstance(value, np.ndarray) and value.shape != array.shape[1:]:
+                array[place][tuple(slice(side) for side in value.shape)] = value
+            else:
+                array[place] = value
         for name, value in sample.items():
             scalars.setdefault(name, [0] * len(items))[place] = value
     filled = {name: array[: len(items)] for name, array in arrays.items()}

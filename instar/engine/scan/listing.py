@@ -82,7 +82,7 @@ def of_folder(root: Path, *, as_torchvision: bool = False) -> Listing:
     as_torchvision   list exactly what ImageFolder lists, and look for no division
     Raises DataError where there is no such folder, no class folder, or one that cannot be read.
     """
-    _must_be_a_folder(root)
+    must_be_a_folder(root)
     walk = _Walk(ENDINGS, hidden=False) if not as_torchvision else _Walk(TORCHVISION_ENDINGS, hidden=True)
     listing = Listing(root)
     folders, loose = walk.top(root)
@@ -272,7 +272,7 @@ def folder_state(folder: str) -> FolderState:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _must_be_a_folder(root: Path) -> None:
+def must_be_a_folder(root: Path) -> None:
     if root.is_dir():
         return
     if root.exists():
