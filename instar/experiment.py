@@ -150,14 +150,18 @@ class Train(Settings):
     """How often the validation rows are scored."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a running average of the weights, which is then what is evaluated; null for none."""
-    sync_bn: bool = False
-    """Whether batch normalisation is over all devices together."""
+    sync_bn: bool | Positive = False
+    """Whether batch normalisation is over all devices together; a number for groups of so many, side by side."""
+    average_bn: bool = False
+    """Whether all devices' running statistics are averaged before each evaluation; else those of the first count."""
     channels_last: Literal["auto"] | bool = "auto"
     """Whether pixels keep their channels side by side in memory."""
     compile: bool = False
     """Whether the network goes through torch.compile."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """How several devices share a model: a copy each, or a shard each."""
+    target: float | None = None
+    """Value of the metric to stop at: the goal is reached. Null to train to the end."""
     stop_early: StopEarly | None = None
     """When to stop early; null for never."""
     metric: str | None = None
@@ -182,6 +186,23 @@ class Train(Settings):
         return self
 
 
+class Mlperf(Settings):
+    """What a benchmark log says of who ran it. Where this is set, mlperf.log in the run folder is what MLPerf's checker reads."""
+
+    benchmark: Literal["deepcam"] = "deepcam"
+    """Which benchmark of MLPerf HPC it is."""
+    division: Literal["open", "closed"] = "open"
+    """`closed` is for the benchmark exactly as it is ruled: its data, its network, its target."""
+    organisation: Annotated[str, Field(min_length=1)] = "unnamed"
+    """Who ran it."""
+    platform: Annotated[str, Field(min_length=1)] = "unnamed"
+    """On what, in the words of the submission: 64xDGX-A100."""
+    status: Literal["onprem", "cloud", "preview", "research"] = "research"
+    """How others can get at such a machine."""
+    cache_cleared: bool = False
+    """Whether the nodes' file caches were emptied before the start. Instar cannot do that; it only notes it."""
+
+
 class Experiment(Settings):
     """Everything that decides what a run learns. Where it runs is Machine and Site."""
 
@@ -203,6 +224,8 @@ class Experiment(Settings):
     """How the learning rate moves over the training."""
     train: Train = Train()
     """How long, how large, and what is kept."""
+    mlperf: Mlperf | None = None
+    """Whether to write a log for MLPerf's checker, and what it says of who ran this; null for none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -347,7 +370,7 @@ def _absolute(data: Data) -> Data:
 
 def _decisive(experiment: Experiment) -> dict[str, Any]:
     flat = dict(_flat(experiment.model_dump(mode="json")))
-    return {name: value for name, value in flat.items() if name not in _UNDECISIVE}
+    return {name: value for name, value in flat.items() if name not in _UNDECISIVE and name.partition(".")[0] != "mlperf"}
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -390,6 +413,8 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
     validates = data.split.val > 0 or (data.index is not None and data.index.val is not None)
     if not validates and train.stop_early:
         yield ("train.stop_early", "data.split.val"), "needs validation rows, but data.split.val is 0"
+    if not validates and train.target is not None:
+        yield ("train.target", "data.split.val"), "needs validation rows, but data.split.val is 0"
     if not validates and experiment.schedule.kind == "plateau":
         yield ("schedule", "data.split.val"), "plateau needs validation rows, but data.split.val is 0"
     reader = plugins.load("readers", data.reader.kind)

@@ -8,6 +8,7 @@
     lease.json        who writes here now
     events.jsonl      what happened, one line an event
     metrics.jsonl     what was measured; the truth that trackers mirror
+    mlperf.log        the same for MLPerf's checker, where the recipe asks for it
     checkpoints/      whole states, newest last; `latest` and `best` name two of them
     predictions/      one Parquet file and one score file a split
     jobs/             one folder a job: script, log, what was asked for, code and environment
@@ -72,6 +73,10 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def mlperf_file(self) -> Path:
+        return self.path / "mlperf.log"
 
     @property
     def checkpoints(self) -> Path:

@@ -20,6 +20,7 @@ from instar import plugins
 from instar.engine import loop, planning, rates
 from instar.engine.assemble import assemble
 from instar.engine.checkpoint import store as checkpoint
+from instar.engine.observer import Nobody, Observer
 from instar.engine.provenance import changes, provenance
 from instar.engine.ranks import lease
 from instar.engine.ranks import world as worlds
@@ -41,7 +42,8 @@ from instar.settings import dump
 class Outcome:
     """How a training ended.
 
-    state   finished, early (stopped early by its own rule), already (nothing was left to do) or dry
+    state   finished, target (reached, so it stopped), early (stopped early by its own rule), already (nothing was left to
+            do) or dry
     best    the best evaluation, as in events.jsonl; empty without a validation split
     """
 
@@ -110,10 +112,30 @@ def train(
         shown = view if view is not None and world.rank == 0 else Quiet()
         for note in prepared.notes if prepared is not None else ():
             shown.note(note)
+        observer = _observer(run, experiment, world)
         training = assemble(
-            run, experiment, plan, rows, machine=machine, world=world, writer=writer, view=shown, stack=stack
+            run,
+            experiment,
+            plan,
+            rows,
+            machine=machine,
+            world=world,
+            writer=writer,
+            view=shown,
+            observer=observer,
+            stack=stack,
         )
         return _carry_on(training, experiment, options, prepared.before if prepared else None)
+
+
+def _observer(run: Run, experiment: Experiment, world: World) -> Observer:
+    """Who writes the benchmark's log, where the recipe wants one; on rank 0 only."""
+    if experiment.mlperf is None:
+        return Nobody()
+    settings = experiment.mlperf
+    from instar.engine.mllog import BenchmarkLog  # needs an extra
+
+    return _first_rank(world, lambda: BenchmarkLog(run.mlperf_file, experiment, settings)) or Nobody()
 
 
 # --- the folder ----------------------------------------------------------------------------------------------------
@@ -251,6 +273,7 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     _adopt_policy(training)
     begun = training.standing.samples
     if found is not None and begun >= plan.total_samples == training.standing.evaluated_at:
+        training.observer.ended(training, "already")
         return Outcome(run, plan, "already", training.standing.best, world.rank)
     _first_rank(world, lambda: _room_for_saves(training, found))
     if world.rank == 0 and found is None:
@@ -276,6 +299,7 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
             facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
             run.log_event("failed", rank=world.rank, samples=training.standing.samples, **facts)
         raise
+    training.observer.ended(training, state)
     if world.rank == 0:
         run.log_event("finished", rank=0, samples=training.standing.samples, state=state, best=training.standing.best)
     return Outcome(run, plan, state, training.standing.best, world.rank)

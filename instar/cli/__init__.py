@@ -20,7 +20,7 @@ VERBS = (
     *("check", "prepare", "pack", "convert"),
     *("train", "evaluate", "report", "compare"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
-    *("fetch", "doctor", "site", "show", "schema", "demo"),
+    *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
 )
 COMMON_FLAGS = ("json", "quiet")
 CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake

@@ -11,8 +11,9 @@ from instar.engine import optimise as optimising
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loading import loaders
 from instar.engine.metrics_log import MetricsLog
+from instar.engine.observer import Observer
 from instar.engine.ranks.lease import Lease
-from instar.engine.ranks.parallel import gathered, parallel, share_buffers
+from instar.engine.ranks.parallel import average_statistics, gathered, parallel, share_buffers
 from instar.engine.ranks.syncnorm import convert as synchronise_norms
 from instar.engine.ranks.watchdog import Watchdog
 from instar.engine.ranks.world import World
@@ -37,6 +38,7 @@ def assemble(
     world: World,
     writer: Lease | None,
     view: View,
+    observer: Observer,
     stack: ExitStack,
 ) -> Training:
     """Everything one rank turns, at the very beginning of a training."""
@@ -47,7 +49,8 @@ def assemble(
     for doubt in optimising.doubts(experiment.schedule, plan.progress(0)):
         view.note(doubt)
     if settings.sync_bn:
-        synchronise_norms(learner.module, world)
+        together = None if settings.sync_bn is True else settings.sync_bn
+        synchronise_norms(learner.module, world, group_size=together)
     forward = parallel(Forward(learner), world, kind=settings.parallel)
     if settings.compile:
         forward.compile()
@@ -75,7 +78,7 @@ def assemble(
         )
 
     def evaluate() -> dict[str, float]:
-        share_buffers(learner.module, world)
+        (average_statistics if settings.average_bn else share_buffers)(learner.module, world)
         batches = partial(loaders.eval_stream, reader, batch=stepper.micro, workers=plan.workers, timeout=timeout)
         with ema.applied() if ema is not None else nullcontext(), gathered(forward):
             columns = predict.split(
@@ -124,6 +127,7 @@ def assemble(
         describe=lambda row: manifest.ids[row],
         metric=settings.metric or task.METRIC,
         mode=mode,
+        observer=observer,
     )
 
 

@@ -21,7 +21,7 @@ from instar.plan import Progress
 
 
 def train(training: Training) -> str:
-    """Train from where `training.standing` is until the end; returns why it ended: 'finished' or 'early'.
+    """Train from where `training.standing` is until the end; returns why it ended: 'finished', 'target' or 'early'.
 
     Raises Again when it was stopped and saved, LearningError when it cannot go on.
     """
@@ -43,13 +43,15 @@ def _until_the_end(training: Training, pace: Pace) -> str:
     watchdog, device = training.watchdog, training.stepper.device
     moves = device.type != "cpu"
     pace.restart(standing.samples)
-    while not stops_early(standing.history, training.mode, settings.stop_early):
+    going = False
+    while not (why := _has_ended(training, every)):
         if _evaluation_is_due(training, every):
             _evaluate(training, pace)
+            going = False
             continue
-        if standing.samples >= plan.total_samples:
-            save(training, wait=True)
-            return "finished"
+        if not going:
+            training.observer.going_on(training)
+            going = True
         progress = plan.progress(standing.samples)
         watchdog.at(progress.step, "loading")
         batch = next(stream)
@@ -71,7 +73,18 @@ def _until_the_end(training: Training, pace: Pace) -> str:
         if pace.due() and not _evaluation_is_due(training, every):
             _act(training, pace.agree())
     save(training, wait=True)
-    return "early"
+    return why
+
+
+def _has_ended(training: Training, every: int) -> str:
+    """Why the training is over; '' while it is not."""
+    standing, settings = training.standing, training.settings
+    if reaches(standing.history, training.mode, settings.target):
+        return "target"
+    if stops_early(standing.history, training.mode, settings.stop_early):
+        return "early"
+    over = standing.samples >= training.plan.total_samples and not _evaluation_is_due(training, every)
+    return "finished" if over else ""
 
 
 def _evaluation_interval(training: Training) -> int:
@@ -185,6 +198,7 @@ def _evaluate(training: Training, pace: Pace) -> None:
     check_numbers(training)
     training.watchdog.at(standing.samples // plan.batch, "evaluating")
     faults.point("loop.evaluate")
+    training.observer.evaluating(training)
     try:
         scores = training.evaluate()
     except Abandoned:
@@ -208,6 +222,7 @@ def _evaluate(training: Training, pace: Pace) -> None:
         epoch = round(standing.samples / plan.epoch_samples, 3)
         standing.best = {"metric": training.metric, "value": value, "samples": standing.samples, "epoch": epoch}
     training.view.epoch(training.metrics.last, best=improved)
+    training.observer.evaluated(training)
     training.saved_at = -1  # a save made here before the evaluation does not know of it
     save(training, best=improved)
     pace.restart(standing.samples)
@@ -234,6 +249,13 @@ def is_better(value: float, best: float | None, mode: str) -> bool:
     if best is None:
         return True
     return value >= best if mode == "max" else value <= best
+
+
+def reaches(history: Sequence[float], mode: str, target: float | None) -> bool:
+    """Whether the last evaluation is as good as `target`."""
+    if target is None or not history or math.isnan(history[-1]):
+        return False
+    return history[-1] >= target if mode == "max" else history[-1] <= target
 
 
 def stops_early(history: Sequence[float], mode: str, settings: Any) -> bool:

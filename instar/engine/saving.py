@@ -21,7 +21,11 @@ def save(training: Training, *, best: bool = False, wait: bool = False) -> None:
         raise RollBack(max(0, samples - training.plan.batch))
     training.saved_at = samples
     files, rest = state.capture(
-        training.stepper, training.standing, training.world, metrics_bytes=training.metrics.length
+        training.stepper,
+        training.standing,
+        training.world,
+        metrics_bytes=training.metrics.length,
+        own_statistics=training.settings.average_bn,
     )
     if training.checkpoints is not None:
         training.metrics.sync()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instar.engine.checkpoint import store as checkpoint
-from instar.engine.ranks.parallel import full, full_state, load_full_state
+from instar.engine.ranks.parallel import flat_statistics, full, full_state, load_full_state, put_statistics
 from instar.engine.ranks.world import World
 from instar.engine.standing import Standing
 from instar.engine.step import Stepper
@@ -18,8 +18,13 @@ from instar.engine.step import Stepper
 Files = dict[str, dict[str, Tensor]]
 
 
-def capture(stepper: Stepper, standing: Standing, world: World, *, metrics_bytes: int) -> tuple[Files, dict[str, Any]]:
-    """The tensors by file, and the rest as JSON. Every rank calls it; rank 0's answer is the whole."""
+def capture(
+    stepper: Stepper, standing: Standing, world: World, *, metrics_bytes: int, own_statistics: bool = False
+) -> tuple[Files, dict[str, Any]]:
+    """The tensors by file, and the rest as JSON. Every rank calls it; rank 0's answer is the whole.
+
+    own_statistics   whether each rank's running statistics are kept, and not rank 0's only
+    """
     optimizer_tensors, optimizer_rest = checkpoint.flatten_optimizer(stepper.optimise.optimizer)
     totals = stepper.totals
     # Floating-point sums depend on the order of adding, so each rank gets its own back; whole numbers do not.
@@ -32,6 +37,11 @@ def capture(stepper: Stepper, standing: Standing, world: World, *, metrics_bytes
         "optimizer": full(optimizer_tensors),
         "running": {"sums": world.sum(sums_WS), **{f"counts.{name}": count for name, count in counts.items()}},
     }
+    mine = flat_statistics(stepper.learner.module) if own_statistics and world.size > 1 else None
+    if mine is not None:
+        statistics_WF = torch.zeros(world.size, len(mine), dtype=mine.dtype)
+        statistics_WF[world.rank] = mine.cpu()
+        files["running"]["statistics"] = world.sum(statistics_WF)  # one number and zeros: exact
     if stepper.ema is not None:
         files["ema"] = full(stepper.ema.state())
     rest = {
@@ -63,6 +73,9 @@ def _restore_running(found: checkpoint.Checkpoint, stepper: Stepper, world: Worl
     stepper.forget()
     running, totals = found.files["running"], stepper.totals
     sums_WS = running["sums"]
+    statistics_WF = running.get("statistics")
+    if statistics_WF is not None and len(statistics_WF) == world.size:
+        put_statistics(stepper.learner.module, statistics_WF[world.rank].to(stepper.device))
     totals.names = tuple(found.state["totals"])
     if len(sums_WS) == world.size:
         mine_S = sums_WS[world.rank]

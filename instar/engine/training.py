@@ -10,6 +10,7 @@ from instar.engine import deadline
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loading.order import Order
 from instar.engine.metrics_log import MetricsLog
+from instar.engine.observer import Nobody, Observer
 from instar.engine.ranks.watchdog import Watchdog
 from instar.engine.ranks.world import World
 from instar.engine.standing import Standing
@@ -28,6 +29,7 @@ class Training:
     evaluate      scores of the validation split; every rank calls it, rank 0 gets them
     set_rate      puts the learning rate of a position into the optimiser and returns it
     describe      the name of a row, for people
+    observer      told of what a benchmark log is made of
     metric, mode  which score chooses the best checkpoint, and whether more ("max") or less ("min") of it is better
     saved_at      position of the newest save; -1 before the first
     """
@@ -49,6 +51,7 @@ class Training:
     describe: Callable[[Any], str]
     metric: str
     mode: str
+    observer: Observer = field(default_factory=Nobody)
     standing: Standing = field(default_factory=Standing)
     saved_at: int = -1
 

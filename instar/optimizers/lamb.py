@@ -28,6 +28,10 @@ class Settings(OptimSettings):
     """Keeps the division by small squares finite."""
     max_grad_norm: AboveZero | None = 1.0
     """Largest norm of the whole gradient that the algorithm itself allows; null for no limit."""
+    bias_correction: bool = True
+    """Whether the averages are corrected for having begun at zero."""
+    grad_averaging: bool = True
+    """Whether a new gradient enters its average with 1 - beta, and not whole."""
 
 
 def build(settings: Settings, groups: Groups) -> "Optimizer":
@@ -40,4 +44,6 @@ def build(settings: Settings, groups: Groups) -> "Optimizer":
         betas=settings.betas,
         eps=settings.eps,
         max_grad_norm=settings.max_grad_norm,
+        bias_correction=settings.bias_correction,
+        grad_averaging=settings.grad_averaging,
     )

@@ -93,6 +93,43 @@ def share_buffers(module: nn.Module, world: World) -> None:
         dist.broadcast(buffer, 0)
 
 
+def average_statistics(module: nn.Module, world: World) -> None:
+    """Give every rank the mean over ranks of each running statistic; other buffers become rank 0's.
+
+    What MLPerf's DeepCAM does before every evaluation, so that all ranks' images count.
+    """
+    if world.size == 1:
+        return
+    whole = flat_statistics(module)
+    if whole is not None:
+        # In double precision, and as one vector: the order of adding, and so every bit, is that of each other start.
+        wide = whole.double()
+        dist.all_reduce(wide)
+        put_statistics(module, (wide / world.size).to(whole.dtype))
+    averaged = {id(buffer) for buffer in statistics(module)}
+    for buffer in module.buffers():
+        if id(buffer) not in averaged:
+            dist.broadcast(buffer, 0)
+
+
+def statistics(module: nn.Module) -> list[Tensor]:
+    """The running means and variances of normalisation layers, in an order that only the module decides."""
+    return [buffer for name, buffer in module.named_buffers() if name.endswith(("running_mean", "running_var"))]
+
+
+def flat_statistics(module: nn.Module) -> Tensor | None:
+    """`statistics` as one vector; None where there are none."""
+    found = statistics(module)
+    return torch.cat([buffer.flatten() for buffer in found]) if found else None
+
+
+def put_statistics(module: nn.Module, vector: Tensor) -> None:
+    """Put back what `flat_statistics` gave."""
+    found = statistics(module)
+    for buffer, part in zip(found, vector.split([buffer.numel() for buffer in found]), strict=True):
+        buffer.copy_(part.view_as(buffer))
+
+
 # --- whole states ---------------------------------------------------------------------------------------------------
 
 
