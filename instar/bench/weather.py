@@ -63,7 +63,7 @@ def sample(seed: int, time: int, *, height: int, width: int) -> tuple[np.ndarray
     season = np.cos(2 * np.pi * time / (365 * _DAY))
     stream, u, v = _waves(seed, time, grid)
     moisture = _waves(seed + 1, time, grid)[0]
-    surface = 300 - 0.0135 * (lat_H1 - 8 * season) ** 2 + 2 * moisture
+    surface = 300 - 0.0095 * (lat_H1 - 8 * season) ** 2 + 2 * moisture
     u = u + 12 * np.exp(-(((np.abs(lat_H1) - 42) / 14) ** 2)) - 5 * np.exp(-((lat_H1 / 14) ** 2))
     water = 46 * np.exp(-(((lat_H1 - 5 * season) / 21) ** 2)) + 9 + 3.5 * moisture
     fields = {"u": u, "v": v, "water": np.maximum(water, 2.0), "psl": 101_300 + 900 * stream, "rain": 0.0, "core": 0.0}

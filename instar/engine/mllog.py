@@ -53,10 +53,8 @@ class BenchmarkLog:
         if path.exists():
             cut_back(path, path.read_bytes().rfind(b"\n") + 1)  # half a line, by a kill
         self._logger = _logger(path)
-        self._epoch = 0
-        again = "init_start" in self._said
-        if not again:
-            self._start("init_start")
+        self._epoch = 0  # which one has begun and not ended; 0 between two
+        self._start("init_start")
         self._point("cache_clear", settings.cache_cleared)
         self._point("submission_benchmark", settings.benchmark)
         self._point("submission_org", settings.organisation)
@@ -100,15 +98,21 @@ class BenchmarkLog:
         self._point("eval_loss", line["loss"], **where)
         self._stop("eval_stop", **where)
         if training.standing.samples >= where["epoch_num"] * training.plan.epoch_samples:
-            self._stop("epoch_stop", **where)
+            self._end_epoch(where)
 
     def ended(self, training: Training, state: str) -> None:
         """`run_stop`: success where the target was reached, aborted where it was missed."""
         target, where = training.settings.target, _where(training)
+        if self._epoch:  # it ended in the middle of one
+            self._end_epoch(where)
         reached = reaches(training.standing.history, training.mode, target)
         if reached:
             self._point("target_accuracy_reached", target, **where)
         self._stop("run_stop", status="success" if reached else "aborted", epoch=where["epoch_num"])
+
+    def _end_epoch(self, where: dict[str, int]) -> None:
+        self._epoch = 0
+        self._stop("epoch_stop", **where)
 
     def _point(self, key: str, value: Any, **metadata: Any) -> None:
         if self._is_new(key):
@@ -130,9 +134,10 @@ class BenchmarkLog:
 
 
 def _where(training: Training, epoch: int | None = None) -> dict[str, int]:
-    """Epoch, from 1, and steps so far. Where one has just ended, it is that one."""
+    """Epoch, from 1, and steps so far; by default the epoch in which the newest step began, for one may end in a step."""
     samples, plan = training.standing.samples, training.plan
-    return {"epoch_num": epoch or max(1, -(-samples // plan.epoch_samples)), "step_num": samples // plan.batch}
+    lived = max(0, samples - plan.batch) // plan.epoch_samples + 1
+    return {"epoch_num": epoch or lived, "step_num": samples // plan.batch}
 
 
 def _chosen(experiment: Experiment, training: Training) -> dict[str, Any]:
