@@ -59,3 +59,17 @@ def test_it_ends_where_a_command_ends(made, monkeypatch, capsys):
     monkeypatch.setattr(cli, "main", lambda words: 75)
     assert real(["demo", str(made.digits.parent)]) == 75
     assert "again    instar demo" in capsys.readouterr().err
+
+
+def test_the_climate_demo_types_the_benchmark_and_shows_its_page(tmp_path, monkeypatch, capsys):
+    typed = []
+    real = cli.main
+    monkeypatch.setattr(cli, "main", lambda words: typed.append(words) or 0)
+    assert real(["demo", "deepcam", str(tmp_path / "it's a demo")]) == 0
+    assert typed == [["bench", "deepcam", "data=synthetic", f"folder={tmp_path}/it's a demo/deepcam"]]
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_a_demo_that_is_not_there_is_said(capsys):
+    assert cli.main(["demo", "deepcan", "here"]) == 65
+    assert "there is no demo 'deepcan'" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def check(log: Path) -> Verdict:
     said = {}
     for line in lines(file):
         said.setdefault(str(line.get("key")), line)
-    complaints = _checker(file)
+    complaints = _checker(file) + _missed(file, said)
     run = Run(file.parent)
     differences = []
     if run.experiment_file.exists() and run.plan_file.exists() and file == run.mlperf_file:
@@ -79,6 +79,15 @@ def _checker(file: Path) -> list[str]:
     heard = [line.strip().removeprefix("WARNING - ").removeprefix("ERROR - ").strip() for line in done.stderr.splitlines()]
     told = [line for line in heard if line.strip("-") and line != "FAILED" and not line.startswith("INFO")]
     return told or [f"MLPerf's checker ended with code {done.returncode} and no word"]
+
+
+def _missed(file: Path, said: dict[str, dict]) -> list[str]:
+    """That the target was missed, in plain words, where the log itself says so."""
+    if said.get("run_stop", {}).get("metadata", {}).get("status") != "aborted":
+        return []
+    found = [line.get("value") for line in lines(file) if line.get("key") == "eval_accuracy"]
+    numbers = [value for value in found if isinstance(value, int | float)]
+    return [f"the target was missed: the best eval_accuracy is {max(numbers):.3g}"] if numbers else ["the run was aborted"]
 
 
 def _value(said: dict[str, dict], key: str, default: object = None) -> object:

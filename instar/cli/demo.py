@@ -2,6 +2,8 @@
 
     instar demo                    in instar-demo/, below this folder
     instar demo FOLDER
+    instar demo deepcam [FOLDER]   MLPerf's climate benchmark, small: synthetic weather to a segmentation, its page, and
+                                   SUCCESS of the official checker in the open division
 
 Makes a folder of images, then runs the commands one would type: train, evaluate, report. Each is printed first.
 
@@ -15,19 +17,23 @@ from typing import TYPE_CHECKING
 
 from instar import terminal
 from instar.cli.words import Words
-from instar.errors import AGAIN, DONE
+from instar.errors import AGAIN, DONE, ConfigError
 from instar.formats import one_line
 
 if TYPE_CHECKING:
     from instar import demo
 
 FLAGS = ()
-THINGS = (0, 1)
+THINGS = (0, 2)
 
 
 def run(words: Words) -> int:
     from instar import cli, demo
 
+    if words.things[:1] == ("deepcam",):
+        return _deepcam(words)
+    if len(words.things) > 1:
+        raise ConfigError(f"there is no demo {words.things[0]!r}. There are: instar demo [FOLDER], instar demo deepcam [FOLDER]")
     hushed = bool({"json", "quiet"} & words.flags)
     made = demo.prepare(Path(words.things[0] if words.things else "instar-demo"))
     if not hushed:
@@ -46,6 +52,23 @@ def run(words: Words) -> int:
     elif not hushed:
         terminal.say("\n".join(_ending(made)))
     return DONE
+
+
+def _deepcam(words: Words) -> int:
+    """The benchmark on synthetic fields, as one would type it."""
+    from instar import cli
+    from instar.run import Run
+
+    folder = Path(words.things[1] if len(words.things) > 1 else "instar-demo") / "deepcam"
+    command = ["bench", "deepcam", "data=synthetic", f"folder={folder}"]
+    if not {"json", "quiet"} & words.flags:
+        terminal.say(f"MLPerf's climate benchmark, made small: synthetic weather, a small network\n\n$ instar {shlex.join(command)}")
+    code = cli.main([*command, *(f"--{flag}" for flag in sorted(words.flags))])
+    if code == DONE and not {"json", "quiet"} & words.flags:
+        page = Run(folder / "runs" / "deepcam").report
+        terminal.say(f"look     {one_line(str(page))}   (in a browser)")
+        terminal.say("next     recipes/deepcam/README.md        the benchmark itself")
+    return code
 
 
 def _ending(made: "demo.Demo") -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from instar.engine.ranks import parallel as parallels
 from instar.engine.ranks.parallel import (
     accumulating,
+    average_statistics,
     bare,
     full,
     full_state,
@@ -259,3 +260,35 @@ def test_divided_parameters_train_as_whole_ones(together) -> None:
     for name, tensor in reference.state_dict().items():
         np.testing.assert_allclose(first["state"][name], tensor.numpy(), rtol=1e-9, atol=1e-12)
     assert first["moments"]["0.exp_avg"] == optimizer.state_dict()["state"][0]["exp_avg"].shape
+
+
+# --- running statistics ---------------------------------------------------------------------------------------------
+
+
+def _averaged(world: World) -> tuple[list[list[float]], list[list[float]], int]:
+    """Running statistics of this rank after three batches of its own, before and after they are averaged; batches seen."""
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3)).double()
+    generator = torch.Generator().manual_seed(world.rank)
+    for _ in range(3 + world.rank):
+        module(torch.randn(4, 2, generator=generator, dtype=torch.float64) * (1 + world.rank))
+    before = [buffer.flatten().tolist() for buffer in parallels.statistics(module)]
+    average_statistics(module, world)
+    return before, [buffer.flatten().tolist() for buffer in parallels.statistics(module)], int(module[1].num_batches_tracked)
+
+
+def test_running_statistics_become_the_mean_over_ranks(together):
+    found = together(3, _averaged)
+    wanted = np.mean([before for before, _, _ in found], axis=0)
+    for before, after, batches in found:
+        assert not np.allclose(before, wanted)
+        assert np.array(after) == pytest.approx(wanted, rel=1e-12)
+        assert batches == 3  # rank 0's
+
+
+def test_alone_running_statistics_stay_as_they_are():
+    module = nn.BatchNorm1d(3)
+    module(torch.randn(4, 3))
+    before = module.running_mean.clone()
+    average_statistics(module, alone())
+    assert torch.equal(module.running_mean, before)
+    assert parallels.flat_statistics(nn.Linear(2, 2)) is None

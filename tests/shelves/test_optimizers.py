@@ -1,5 +1,6 @@
 """Every optimizer on the shelf: it learns, gives the same every time, and is what its library has under that name."""
 
+import numpy as np
 import pytest
 import timm.optim
 import torch
@@ -76,3 +77,47 @@ def test_settings_that_cannot_be_meant_are_refused(kind, wrong):
 def test_nesterov_without_momentum_is_refused():
     with pytest.raises(ValidationError, match="momentum"):
         settings_of("sgd", nesterov=True, momentum=0.0)
+
+
+# --- LAMB, written down from the papers and in NumPy -----------------------------------------------------------------
+
+
+def lamb(weights, gradients, *, lr, betas, eps, decay, bias_correction, grad_averaging, most):
+    """Steps as You et al. 2020 (algorithm 2) and NVIDIA's description of its fused one say; lists of arrays, float64."""
+    weights = [weight.copy() for weight in weights]
+    first, second = ([np.zeros_like(weight) for weight in weights] for _ in range(2))
+    for step, gradient in enumerate(gradients, start=1):
+        length = np.sqrt(sum(float((one**2).sum()) for one in gradient))
+        scale = most / length if length > most else 1.0
+        for index, one in enumerate(gradient):
+            one = one * scale  # noqa: PLW2901
+            first[index] = betas[0] * first[index] + (1 - betas[0] if grad_averaging else 1.0) * one
+            second[index] = betas[1] * second[index] + (1 - betas[1]) * one**2
+            m, v = first[index], second[index]
+            if bias_correction:
+                m, v = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+            update = m / (np.sqrt(v) + eps) + decay * weights[index]
+            of_weight, of_update = np.linalg.norm(weights[index]), np.linalg.norm(update)
+            ratio = of_weight / of_update if decay and of_weight > 0 and of_update > 0 else 1.0
+            weights[index] -= lr * ratio * update
+    return weights
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("decay", "bias_correction", "grad_averaging"), [(0.01, True, True), (0.0, True, True), (0.1, False, False)])
+def test_lamb_takes_the_steps_of_its_paper(seed, decay, bias_correction, grad_averaging):
+    random = np.random.default_rng(seed)
+    shapes = [(7, 5), (5,), (3, 2, 3, 3)]
+    start = [random.normal(size=shape) for shape in shapes]
+    gradients = [[random.normal(size=shape) * 10 ** random.uniform(-3, 1) for shape in shapes] for _ in range(12)]
+    given = {"lr": 0.02, "eps": 1e-6, "bias_correction": bias_correction, "grad_averaging": grad_averaging}
+    weights = [torch.nn.Parameter(torch.tensor(one)) for one in start]
+    group = {"params": weights, "weight_decay": decay}
+    optimizer = plugins.load("optimizers", "lamb").build(settings_of("lamb", betas=(0.8, 0.99), **given), [group])
+    for gradient in gradients:
+        for weight, one in zip(weights, gradient, strict=True):
+            weight.grad = torch.tensor(one)
+        optimizer.step()
+    wanted = lamb(start, gradients, betas=(0.8, 0.99), decay=decay, most=1.0, **given)
+    for weight, one in zip(weights, wanted, strict=True):
+        assert weight.detach().numpy() == pytest.approx(one, rel=1e-7, abs=1e-9)

@@ -110,3 +110,73 @@ def test_the_rate_of_cosine_never_rises():
     settings, factor = made("cosine")
     rates = [factor(settings, at(samples), []) for samples in range(0, TOTAL, BATCH)]
     assert all(later <= earlier for earlier, later in pairwise(rates))
+
+
+# --- deepcam: counted in steps -------------------------------------------------------------------------------------
+
+
+def rates(lr, steps, **settings):
+    made_of, module = made("deepcam", **settings)[0], plugins.load("schedules", "deepcam")
+    return [lr * module.share(made_of, step) for step in range(steps)]
+
+
+def test_the_warm_up_is_that_of_a_published_log():
+    # NVIDIA, hpc 3.0 on Eos, result_0: its learning rates after 60 and 118 calls of the scheduler (lr 0.0055).
+    found = rates(0.0055, 1300, lr_warmup_steps=400, milestones=[800], decay_rate=0.1)
+    assert found[60 - 1] == pytest.approx(0.0008249999373219907, rel=1e-6)
+    assert found[118 - 1] == pytest.approx(0.0016224998980760574, rel=1e-6)
+    assert found[399] == found[1199] == 0.0055
+    assert found[1200] == pytest.approx(0.00055)  # 800 after the warm-up of 400
+
+
+class Counted(lr_scheduler.LRScheduler):
+    """The benchmark's rules, one call after another, written from their description and not from ours."""
+
+    def __init__(self, optimizer, rule):
+        self.rule = rule
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [self.rule(self.last_epoch + 1, group["lr"], base) for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True)]
+
+
+@pytest.mark.parametrize("warmup", [1, 7, 20])
+@pytest.mark.parametrize("most", [1.0, 3.0])
+def test_multistep_is_the_recursion_of_the_reference_at_every_step(warmup, most):
+    milestones, rate = [5, 30, 30, 41], 0.3
+
+    def rule(count, before, base):
+        if count <= warmup:
+            return base * count / warmup if most == 1 else base * ((most - 1) * count / warmup + 1)
+        return before * rate ** [at + warmup + 1 for at in milestones].count(count)
+
+    ours = rates(1.0, 90, lr_warmup_steps=warmup, lr_warmup_factor=most, milestones=milestones, decay_rate=rate)
+    assert ours == pytest.approx(theirs(lambda optimizer: Counted(optimizer, rule), 90), rel=1e-9)
+
+
+def test_cosine_after_a_warm_up_is_the_recursion_of_the_reference_at_every_step():
+    warmup, t_max, least = 10, 60, 0.05
+
+    def rule(count, before, base):
+        done = count - warmup
+        if done <= 0:
+            return base * count / warmup
+        turn = math.pi / t_max
+        return (1 + math.cos(turn * done)) / (1 + math.cos(turn * (done - 1))) * (before - least) + least
+
+    steps = warmup + t_max - 1  # beyond the least rate the recursion divides by zero
+    ours = rates(1.0, steps, type="cosine_annealing", lr_warmup_steps=warmup, t_max=t_max, eta_min=least)
+    assert ours == pytest.approx(theirs(lambda optimizer: Counted(optimizer, rule), steps), rel=1e-6, abs=1e-9)
+
+
+def test_without_a_warm_up_they_are_pytorchs_own_as_the_reference_starts_them():
+    cosine = theirs(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 50, 0.1), 50)
+    assert rates(1.0, 50, type="cosine_annealing", t_max=50, eta_min=0.1) == pytest.approx(cosine, rel=1e-9)
+    # The reference begins its multistep scheduler at 0 and not at -1, so it is one call ahead.
+    ahead = theirs(lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [4, 20], 0.1), 41)[1:]
+    assert rates(1.0, 40, milestones=[4, 20]) == pytest.approx(ahead, rel=1e-9)
+
+
+def test_two_warm_ups_are_one_too_many():
+    with pytest.raises(ValueError, match="both warm up"):
+        made("deepcam", warmup="5 %", lr_warmup_steps=3)
