@@ -62,10 +62,10 @@ def sample(seed: int, time: int, *, height: int, width: int) -> tuple[np.ndarray
     grid = (lat_H1, lon_1W)
     season = np.cos(2 * np.pi * time / (365 * _DAY))
     stream, u, v = _waves(seed, time, grid)
-    moisture = _waves(seed + 1, time, grid)[0]
+    moisture = _waves(seed + 1, time, grid)[0] + 1.6 * _waves(seed + 2, time, grid, coarsest=8, finest=22)[0]
     surface = 300 - 0.0095 * (lat_H1 - 8 * season) ** 2 + 2 * moisture
     u = u + 12 * np.exp(-(((np.abs(lat_H1) - 42) / 14) ** 2)) - 5 * np.exp(-((lat_H1 / 14) ** 2))
-    water = 46 * np.exp(-(((lat_H1 - 5 * season) / 21) ** 2)) + 9 + 3.5 * moisture
+    water = 42 * np.exp(-(((lat_H1 - 5 * season - 22 * moisture) / 20) ** 2)) + 9 + 10 * moisture
     fields = {"u": u, "v": v, "water": np.maximum(water, 2.0), "psl": 101_300 + 900 * stream, "rain": 0.0, "core": 0.0}
     class_HW = np.zeros((height, width), np.int32)
     for river in rivers(seed, time):
@@ -112,13 +112,18 @@ def _alive(seed: int, time: int, births: float, *, stream: int) -> Iterator[tupl
                 yield (time - born) / life, draw
 
 
-def _waves(seed: int, time: int, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Large-scale disturbances of about size 1, and the winds (m/s) that blow along their lines, eastward and northward."""
+def _waves(
+    seed: int, time: int, grid: Grid, *, coarsest: int = 1, finest: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Disturbances of about size 1, the smaller the weaker, and the winds (m/s) that blow along their lines.
+
+    coarsest, finest   how many of a wave go around the globe
+    """
     lat_H1, lon_1W = (np.deg2rad(axis) for axis in grid)
-    draw = np.random.default_rng([seed, 1])
+    draw = np.random.default_rng([seed, 1, coarsest])
     total, east, north = (np.zeros((lat_H1.size, lon_1W.size)) for _ in range(3))
     for _ in range(_WAVES):
-        m, n = draw.integers(1, 9), draw.uniform(1, 6)
+        m, n = draw.integers(coarsest, finest + 1), draw.uniform(coarsest, 0.75 * finest)
         phase, other, speed = draw.uniform(0, 2 * np.pi), draw.uniform(0, 2 * np.pi), draw.uniform(-0.02, 0.1)
         size = draw.uniform(0.3, 1) / np.hypot(m, n)
         turn_1W, tilt_H1 = m * lon_1W + phase - m * speed * time, n * lat_H1 + other
