@@ -17,7 +17,16 @@ from tests.fakes.training import train
 MLPERF = {"benchmark": "deepcam", "organisation": "a lab", "platform": "two cores"}
 # The small classifier reaches it in an epoch or two; the checker wants no less than 0.82.
 WON = {"mlperf": MLPERF, "train__target": 0.83, "train__metric": "accuracy", "optim__lr": 0.03, "train__epochs": 20}
-ONCE = ("submission_org", "init_stop", "run_start", "run_stop", "train_samples", "global_batch_size", "opt_name", "seed")
+ONCE = (
+    "submission_org",
+    "init_stop",
+    "run_start",
+    "run_stop",
+    "train_samples",
+    "global_batch_size",
+    "opt_name",
+    "seed",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,12 @@ def test_a_run_that_misses_its_target_says_so_and_fails_the_checker(tmp_path, im
     assert outcome.state == "finished"
     assert said(outcome)[-1]["metadata"]["status"] == "aborted"
     assert "target_accuracy_reached" not in [line["key"] for line in said(outcome)]
-    outcome = train(tmp_path, root=images, run="low", **(WON | {"train__target": 0.1, "train__metric": "loss", "train__mode": "max"}))
+    outcome = train(
+        tmp_path,
+        root=images,
+        run="low",
+        **(WON | {"train__target": 0.1, "train__metric": "loss", "train__mode": "max"}),
+    )
     verdict = check(outcome.run.path) if values(outcome, "eval_accuracy")[-1] < 0.82 else None
     assert verdict is None or not verdict.passed
 
@@ -93,7 +107,9 @@ def test_what_was_chosen_is_logged_under_the_checkers_keys(tmp_path, images):
     assert found["train_samples"] == outcome.plan.train_rows and found["eval_samples"] == outcome.plan.val_rows
 
 
-@pytest.mark.parametrize("fault", ["step.begin:1:raise", "step.end:3:raise", "loop.evaluate:1:raise", "step.end:8:raise"])
+@pytest.mark.parametrize(
+    "fault", ["step.begin:1:raise", "step.end:3:raise", "loop.evaluate:1:raise", "step.end:8:raise"]
+)
 def test_a_run_that_broke_off_and_was_resumed_passes_the_checker(tmp_path, images, fault):
     with pytest.raises(RuntimeError, match="on purpose"):
         train(tmp_path, root=images, fault=fault, **WON)
@@ -196,9 +212,20 @@ mlperf: {{benchmark: deepcam}}
     )
 
     def run(name, fault=""):
-        words = [sys.executable, "-m", "instar", "train", str(recipe), f"run={tmp_path / name}", "devices=2", "device=cpu"]
+        words = [
+            sys.executable,
+            "-m",
+            "instar",
+            "train",
+            str(recipe),
+            f"run={tmp_path / name}",
+            "devices=2",
+            "device=cpu",
+        ]
         environ = {**os.environ, "INSTAR_FAULT": fault, "OMP_NUM_THREADS": "1"}
-        return subprocess.run([*words, "workers=0"], env=environ, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            [*words, "workers=0"], env=environ, capture_output=True, text=True, timeout=300, check=False
+        )
 
     whole = run("whole")
     assert whole.returncode == 0, whole.stderr

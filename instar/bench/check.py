@@ -5,6 +5,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from instar import experiment as experiments
 from instar import plan as plans
@@ -13,7 +14,10 @@ from instar.errors import ConfigError, DataError
 from instar.run import Run
 
 RULES = "3.0.0"  # the last round of MLPerf HPC
+OPTIMIZERS = ("adam", "adamw", "lamb")
 _SECONDS = 120
+
+Said = dict[str, dict[str, Any]]  # the first line of each key
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def check(log: Path) -> Verdict:
     file = Run(log).mlperf_file if log.is_dir() else log
     if not file.is_file():
         raise DataError(f"{file}: there is no such log. A recipe writes one with: mlperf={{benchmark: deepcam}}")
-    said = {}
+    said: Said = {}
     for line in lines(file):
         said.setdefault(str(line.get("key")), line)
     complaints = _checker(file) + _missed(file, said)
@@ -57,7 +61,7 @@ def check(log: Path) -> Verdict:
 
 
 def _checker(file: Path) -> list[str]:
-    """The complaints of MLPerf's checker, in a process of its own: it logs by global state, and runs code of its rules."""
+    """The complaints of MLPerf's checker, in a process of its own: it keeps global state, and runs code of its rules."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "mlperf_logging.compliance_checker", "--usage", "hpc", "--ruleset", RULES]
         try:
@@ -76,25 +80,29 @@ def _checker(file: Path) -> list[str]:
         raise ConfigError("MLPerf's checker is not here. Install it: pip install 'instar[mlperf]'")
     if done.returncode == 0 and "SUCCESS" in done.stderr + done.stdout:
         return []
-    heard = [line.strip().removeprefix("WARNING - ").removeprefix("ERROR - ").strip() for line in done.stderr.splitlines()]
+    heard = [
+        line.strip().removeprefix("WARNING - ").removeprefix("ERROR - ").strip() for line in done.stderr.splitlines()
+    ]
     told = [line for line in heard if line.strip("-") and line != "FAILED" and not line.startswith("INFO")]
     return told or [f"MLPerf's checker ended with code {done.returncode} and no word"]
 
 
-def _missed(file: Path, said: dict[str, dict]) -> list[str]:
+def _missed(file: Path, said: Said) -> list[str]:
     """That the target was missed, in plain words, where the log itself says so."""
     if said.get("run_stop", {}).get("metadata", {}).get("status") != "aborted":
         return []
     found = [line.get("value") for line in lines(file) if line.get("key") == "eval_accuracy"]
     numbers = [value for value in found if isinstance(value, int | float)]
-    return [f"the target was missed: the best eval_accuracy is {max(numbers):.3g}"] if numbers else ["the run was aborted"]
+    return (
+        [f"the target was missed: the best eval_accuracy is {max(numbers):.3g}"] if numbers else ["the run was aborted"]
+    )
 
 
-def _value(said: dict[str, dict], key: str, default: object = None) -> object:
+def _value(said: Said, key: str, default: object = None) -> object:
     return said.get(key, {}).get("value", default)
 
 
-def _untrue(said: dict[str, dict], run: Run) -> list[str]:
+def _untrue(said: Said, run: Run) -> list[str]:
     """Where the log tells of other sizes than the run had: a checker that sees only the log cannot know."""
     plan = plans.read(run.plan_file)
     true = {
@@ -104,11 +112,13 @@ def _untrue(said: dict[str, dict], run: Run) -> list[str]:
         "seed": plan.seed,
     }
     wrong = {key: value for key, value in true.items() if key in said and _value(said, key) != value}
-    return [f"not valid: the log says {key} {_value(said, key)}, but this run had {value}" for key, value in wrong.items()]
+    return [
+        f"not valid: the log says {key} {_value(said, key)}, but this run had {value}" for key, value in wrong.items()
+    ]
 
 
 def not_comparable(run: Run) -> list[str]:
-    """In what a run differs from the benchmark, so that its time may not stand beside published ones; [] where in nothing."""
+    """In what a run differs from the benchmark, so that its time may not stand beside published ones."""
     from instar import manifest as manifests
     from instar.bench import synthetic, weather
 
@@ -116,7 +126,7 @@ def not_comparable(run: Run) -> list[str]:
     rows = manifests.read(run.manifest_file)
     found = ["the fields are synthetic"] if synthetic.is_synthetic(Path(rows.root)) else []
     sizes = {tuple(size) for size in rows.sizes[:: max(1, len(rows.sizes) // 64)].tolist()}
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "training samples": (f"{plan.train_rows:,}", "121,266"),
         "validation samples": (f"{plan.val_rows:,}", "15,158"),
         "fields": (", ".join(f"{height}x{width}" for width, height in sorted(sizes)), "768x1152"),
@@ -128,15 +138,11 @@ def not_comparable(run: Run) -> list[str]:
         "loss": (getattr(experiment.task, "loss", None), "cross_entropy"),
         "second loss": (getattr(experiment.task, "also", "none"), "none"),
         "class weights": (getattr(experiment.task, "frequencies", None), weather.FREQUENCIES),
+        "their power": (getattr(experiment.task, "weight_power", None), 0.125),
+        "average of weights": (experiment.train.ema, None),
         "schedule": (experiment.schedule.kind, "deepcam"),
-        "optimizer": (experiment.optim.kind, ("adam", "adamw", "lamb")),
     }
-    for what, (here, there) in pairs.items():
-        allowed = there if what == "optimizer" else (there,)
-        if here not in allowed:
-            found.append(f"{what}: {_told(here)}, not {_told(there)}")
+    found += [f"{what}: {here}, not {there}" for what, (here, there) in pairs.items() if here != there]
+    if experiment.optim.kind not in OPTIMIZERS:
+        found.append(f"optimizer: {experiment.optim.kind}, not {', '.join(OPTIMIZERS)}")
     return found
-
-
-def _told(value: object) -> str:
-    return " or ".join(value) if isinstance(value, tuple) and value and isinstance(value[0], str) else str(value)

@@ -8,11 +8,11 @@ from pathlib import Path
 from instar.bench import synthetic, weather
 from instar.run import Run
 
-SAMPLES, HEIGHT, WIDTH = 200, 96, 144
+SAMPLES, HEIGHT, WIDTH = 300, 96, 144
 
-# Everything but size and network is the benchmark's. Settled by measurement on two cores; see recipes/deepcam/README.md.
+# Everything but size and network is the benchmark's. Settled by measurement: recipes/deepcam/README.md.
 RECIPE = """\
-# The DeepCAM benchmark made small: SYNTHETIC fields of HEIGHTxWIDTH, and a small U-Net in the place of DeepLabv3+ Xception.
+# The DeepCAM benchmark made small: SYNTHETIC fields of HEIGHTxWIDTH, and a small U-Net for DeepLabv3+.
 # Written by `instar bench deepcam data=synthetic`; change it and train again. The benchmark itself: recipes/deepcam.
 name: deepcam-synthetic
 seed: 333
@@ -23,8 +23,8 @@ model:    {kind: smp, name: unet, encoder: resnet10t, args: {decoder_channels: [
 task:     {kind: segmentation, weight_power: 0.125, frequencies: SHARES}
 augment:  {kind: field}
 optim:    {kind: adamw, lr: 4.0e-3, weight_decay: 0.01, eps: 1.0e-6, decay_all: true}
-schedule: {kind: deepcam, type: cosine_annealing, lr_warmup_steps: 40, t_max: 440}
-train:    {epochs: 12, batch: 4, metric: sample_iou, target: 0.82, average_bn: true, precision: bf16, log: 10}
+schedule: {kind: deepcam, type: cosine_annealing, lr_warmup_steps: 40, t_max: 480}
+train:    {epochs: 10, batch: 4, metric: sample_iou, target: 0.82, average_bn: true, precision: fp32, log: 10}
 mlperf:   {benchmark: deepcam, division: open}
 """
 
@@ -52,6 +52,8 @@ def prepare(
     synthetic.write(made.fields, samples=samples, height=height, width=width, seed=seed, told=told)
     if not made.recipe.exists():
         text = RECIPE.replace("ROOT", json.dumps(made.fields.as_posix()))
-        text = text.replace("NAMES", f"[{', '.join(weather.CHANNELS)}]").replace("SHARES", str(list(weather.FREQUENCIES)))
+        text = text.replace("NAMES", f"[{', '.join(weather.CHANNELS)}]").replace(
+            "SHARES", str(list(weather.FREQUENCIES))
+        )
         made.recipe.write_text(text.replace("HEIGHT", str(height)).replace("WIDTH", str(width)), encoding="utf-8")
     return made

@@ -5,7 +5,7 @@ Legend: H W pixels, C channels.
 
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
@@ -66,7 +66,7 @@ def is_synthetic(folder: Path) -> bool:
     return (folder / MARK).is_file()
 
 
-def _same_or_nothing(folder: Path, asked: dict[str, object]) -> None:
+def _same_or_nothing(folder: Path, asked: Mapping[str, object]) -> None:
     try:
         there = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -76,14 +76,16 @@ def _same_or_nothing(folder: Path, asked: dict[str, object]) -> None:
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / MARK} cannot be read ({error}). Remove {folder}, or name a new one.") from error
     if there != asked:
-        told = ", ".join(f"{key} {there.get(key)} instead of {value}" for key, value in asked.items() if there.get(key) != value)
+        told = ", ".join(
+            f"{key} {there.get(key)} instead of {value}" for key, value in asked.items() if there.get(key) != value
+        )
         raise DataError(f"{folder} holds other synthetic fields: {told}. Name a new folder, or remove this one.")
 
 
 def _parts(samples: int) -> list[str]:
     """Which part each sample is in: the benchmark's own division, by its own seed.
 
-    The last fields validate and test here as well as any: they are shuffled, so neighbours in time may stand in two parts.
+    Fields are shuffled before, so neighbours in time may stand in two parts: there as here.
     """
     numbers = np.arange(samples)
     np.random.RandomState(12345).shuffle(numbers)
@@ -118,5 +120,8 @@ class _Sums:
             made["climate/count"] = np.float64(self.count)
             made["climate/mean"] = (self.sum_C / self.count).astype(np.float32)
             made["climate/sqmean"] = (self.square_C / self.count).astype(np.float32)
-            made["climate/minval"], made["climate/maxval"] = self.least_C.astype(np.float32), self.most_C.astype(np.float32)
+            made["climate/minval"], made["climate/maxval"] = (
+                self.least_C.astype(np.float32),
+                self.most_C.astype(np.float32),
+            )
         unfinished.replace(file)

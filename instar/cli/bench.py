@@ -44,10 +44,12 @@ def run(words: Words) -> int:
     if "check" in ours:
         return _judge(Path(ours["check"]), words, hushed=False)
     if ours.get("data", "synthetic") != "synthetic":
-        raise ConfigError(f"data={ours['data']!r}: write data=synthetic, or a recipe and data.root={shlex.quote(ours['data'])}")
+        raise ConfigError(
+            f"data={ours['data']!r}: write data=synthetic, or a recipe and data.root={shlex.quote(ours['data'])}"
+        )
     if len(words.things) == 1 and "data" not in ours:
         raise ConfigError(
-            "say on what: data=synthetic for made-up fields, or a recipe: instar bench deepcam recipes/deepcam/recipe.yaml"
+            "say on what: data=synthetic for made-up fields, or a recipe, such as recipes/deepcam/recipe.yaml"
         )
     if len(words.things) == 2 and len(ours):
         raise ConfigError(f"{next(iter(ours))}= goes with data=synthetic, not with a recipe. Write data.root=FOLDER.")
@@ -100,7 +102,13 @@ def _run(words: Words, recipe: str, folder: str | None, rest: list[str], *, hush
     experiment, _, start = settings(parse("train", [recipe, *rest], flags=(), things=(0, 1)))
     log = [] if experiment.mlperf else ["mlperf={benchmark: deepcam}"]
     path = experiments.locate(experiment, start.run, runs=start.runs).path
-    command = ["train", recipe, *(change for change in rest if not change.startswith("run=")), *log, f"run={path.parent}/{path.name}"]
+    command = [
+        "train",
+        recipe,
+        *(change for change in rest if not change.startswith("run=")),
+        *log,
+        f"run={path.parent}/{path.name}",
+    ]
     if not hushed:
         terminal.say(f"\n$ instar {shlex.join(command)}")
     code = cli.main([*command, "--quiet"] if hushed else command)
@@ -130,7 +138,8 @@ def _judge(log: Path, words: Words, *, hushed: bool) -> int:
 def _told(verdict: "Verdict", log: Path) -> list[str]:
     where = f"{verdict.division or 'no'} division"
     took = "" if verdict.minutes is None else f", {verdict.minutes:.2f} min from run_start to run_stop"
-    told = ["", f"checker  {'SUCCESS' if verdict.passed else 'FAILED'} (mlperf-logging, hpc 3.0.0, {where}{took})   {one_line(str(log))}"]
+    word = "SUCCESS" if verdict.passed else "FAILED"
+    told = ["", f"checker  {word} (mlperf-logging, hpc 3.0.0, {where}{took})   {one_line(str(log))}"]
     told += [f"         {complaint}" for complaint in verdict.complaints]
     if verdict.differences:
         told.append("note     not comparable with published times:")

@@ -33,7 +33,9 @@ def run(words: Words) -> int:
     if words.things[:1] == ("deepcam",):
         return _deepcam(words)
     if len(words.things) > 1:
-        raise ConfigError(f"there is no demo {words.things[0]!r}. There are: instar demo [FOLDER], instar demo deepcam [FOLDER]")
+        raise ConfigError(
+            f"there is no demo {words.things[0]!r}. There are: instar demo [FOLDER], instar demo deepcam [FOLDER]"
+        )
     hushed = bool({"json", "quiet"} & words.flags)
     made = demo.prepare(Path(words.things[0] if words.things else "instar-demo"))
     if not hushed:
@@ -62,7 +64,8 @@ def _deepcam(words: Words) -> int:
     folder = Path(words.things[1] if len(words.things) > 1 else "instar-demo") / "deepcam"
     command = ["bench", "deepcam", "data=synthetic", f"folder={folder}"]
     if not {"json", "quiet"} & words.flags:
-        terminal.say(f"MLPerf's climate benchmark, made small: synthetic weather, a small network\n\n$ instar {shlex.join(command)}")
+        terminal.say("MLPerf's climate benchmark, made small: synthetic weather, a small network")
+        terminal.say(f"\n$ instar {shlex.join(command)}")
     code = cli.main([*command, *(f"--{flag}" for flag in sorted(words.flags))])
     if code == DONE and not {"json", "quiet"} & words.flags:
         page = Run(folder / "runs" / "deepcam").report

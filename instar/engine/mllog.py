@@ -1,8 +1,8 @@
 """The log of a run that MLPerf's own checker reads: `mlperf.log` in the run folder. The only door to mlperf-logging.
 
 Rank 0 writes it, a line at a time and at once. The checker wants most keys exactly once in a log, and a run here may be
-killed and resumed; so every start reads what is there, and what stands there already is not said again. The clock is the
-one on the wall: a run that waited in a queue between two starts took that long.
+killed and resumed; so every start reads what is there, and what stands there already is not said again. The clock is
+the one on the wall: a run that waited in a queue between two starts took that long.
 
 Keys are those of the checker's rule files (hpc 3.0.0), which differ from what the benchmark's README of 2021 names.
 """
@@ -134,7 +134,7 @@ class BenchmarkLog:
 
 
 def _where(training: Training, epoch: int | None = None) -> dict[str, int]:
-    """Epoch, from 1, and steps so far; by default the epoch in which the newest step began, for one may end in a step."""
+    """Epoch, from 1, and steps so far; by default the epoch in which the newest step began: one may end in a step."""
     samples, plan = training.standing.samples, training.plan
     lived = max(0, samples - plan.batch) // plan.epoch_samples + 1
     return {"epoch_num": epoch or lived, "step_num": samples // plan.batch}
@@ -163,7 +163,11 @@ def _chosen(experiment: Experiment, training: Training) -> dict[str, Any]:
         "enable_nhwc": plan.channels_last,
         "enable_jit": settings.compile,
         "opt_name": _OPTIMIZERS.get(name, name),
-        **{f"opt_{key}": value for key, value in values.items() if key not in ("params", "lr", "name") and _plain(value)},
+        **{
+            f"opt_{key}": value
+            for key, value in values.items()
+            if key not in ("params", "lr", "name") and _plain(value)
+        },
         "opt_lr": experiment.optim.lr,
         **_of_schedule(experiment),
         "train_samples": plan.train_rows,
@@ -190,7 +194,7 @@ def _logger(path: Path) -> Any:
         from mlperf_logging.mllog.mllog import MLLogger
     except ImportError as error:
         raise ConfigError(
-            f"mlperf: the log needs mlperf-logging, which is not here ({error}). Install it: pip install 'instar[mlperf]'"
+            f"mlperf: the log needs mlperf-logging, but {error}. Install it: pip install 'instar[mlperf]'"
         ) from error
     # Its default logger prints every line too; and loggers of that name live as long as the process.
     quiet = logging.Logger(f"instar {path}")

@@ -41,7 +41,12 @@ CLOSED = {
 def written(folder, points, *, accuracy=0.83, status="success", before=()):
     """A log as somebody else's program would have made it: `points`, then one epoch in two minutes."""
     rows = [("init_start", None, {}), *((key, value, {}) for key, value in points.items()), ("init_stop", None, {})]
-    rows += [("run_start", None, {}), *before, ("epoch_start", None, {"epoch_num": 1}), ("eval_start", None, {"epoch_num": 1})]
+    rows += [
+        ("run_start", None, {}),
+        *before,
+        ("epoch_start", None, {"epoch_num": 1}),
+        ("eval_start", None, {"epoch_num": 1}),
+    ]
     rows += [("eval_accuracy", accuracy, {"epoch_num": 1}), ("eval_stop", None, {"epoch_num": 1})]
     rows += [("epoch_stop", None, {"epoch_num": 1}), ("run_stop", None, {"status": status})]
     kinds = {"start": "INTERVAL_START", "stop": "INTERVAL_END"}

@@ -10,7 +10,15 @@ from instar.bench.check import check, not_comparable
 from instar.experiment import load
 from instar.run import Run
 
-TINY = ["data=synthetic", "samples=20", "size=16x24", "model=tests.fakes.tiny_fcn", "train.epochs=1", "workers=0", "device=cpu"]
+TINY = [
+    "data=synthetic",
+    "samples=20",
+    "size=16x24",
+    "model=tests.fakes.tiny_fcn",
+    "train.epochs=1",
+    "workers=0",
+    "device=cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,12 @@ def test_a_target_that_was_missed_is_an_exit_code_of_its_own_and_said(benched, c
 
 def test_it_says_why_its_time_may_not_stand_beside_published_ones(benched):
     found = " | ".join(not_comparable(Run(benched[0] / "runs" / "deepcam")))
-    for reason in ("the fields are synthetic", "training samples: 16, not 121,266", "fields: 16x24, not 768x1152", "network"):
+    for reason in (
+        "the fields are synthetic",
+        "training samples: 16, not 121,266",
+        "fields: 16x24, not 768x1152",
+        "network",
+    ):
         assert reason in found
 
 
@@ -76,8 +89,17 @@ def test_the_small_recipe_is_the_benchmark_but_for_size_and_network(tmp_path):
 def test_the_published_configurations_are_as_published(name, batch, lr, warmup, milestones, groups):
     recipe = load(f"recipes/deepcam/{name}.yaml")
     assert (recipe.train.batch, recipe.optim.lr, recipe.train.sync_bn) == (batch, lr, groups)
-    assert (recipe.schedule.lr_warmup_steps, recipe.schedule.milestones, recipe.schedule.decay_rate) == (warmup, milestones, 0.1)
-    assert (recipe.optim.kind, recipe.optim.weight_decay, recipe.optim.eps, recipe.optim.decay_all) == ("lamb", 0.01, 1e-6, True)
+    assert (recipe.schedule.lr_warmup_steps, recipe.schedule.milestones, recipe.schedule.decay_rate) == (
+        warmup,
+        milestones,
+        0.1,
+    )
+    assert (recipe.optim.kind, recipe.optim.weight_decay, recipe.optim.eps, recipe.optim.decay_all) == (
+        "lamb",
+        0.01,
+        1e-6,
+        True,
+    )
     assert recipe.model.kind == "deeplab_xception"
 
 

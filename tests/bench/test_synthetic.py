@@ -20,7 +20,9 @@ def fields(tmp_path_factory):
 
 
 def test_files_lie_and_are_called_as_the_benchmarks_are(fields):
-    counts = {part: len(list((fields / part).glob("data-????-??-??-?????-0.h5"))) for part in ("train", "validation", "test")}
+    counts = {
+        part: len(list((fields / part).glob("data-????-??-??-?????-0.h5"))) for part in ("train", "validation", "test")
+    }
     assert counts == {"train": 16, "validation": 2, "test": 2}
     with h5py.File(next((fields / "train").iterdir())) as file:
         assert file["climate/data"].shape == (16, 24, 16) and file["climate/data"].dtype == np.float32
@@ -29,7 +31,9 @@ def test_files_lie_and_are_called_as_the_benchmarks_are(fields):
 
 
 def test_statistics_are_those_of_the_training_fields(fields):
-    data = np.stack([h5py.File(file)["climate/data"][()] for file in sorted((fields / "train").iterdir())]).astype(float)
+    data = np.stack([h5py.File(file)["climate/data"][()] for file in sorted((fields / "train").iterdir())]).astype(
+        float
+    )
     with h5py.File(fields / "stats.h5") as stats:
         found = {name: stats[f"climate/{name}"][()] for name in ("count", "mean", "sqmean", "minval", "maxval")}
     assert found["count"] == 16 * 16 * 24
@@ -60,7 +64,13 @@ def test_other_fields_are_not_mixed_into_them(fields, tmp_path):
 
 def test_the_reader_of_fields_reads_them_in_their_division(fields):
     names = list(weather.CHANNELS)
-    reader = {"kind": "field", "classes": list(weather.CLASSES), "names": names, "channels": ["TMQ", "PSL"], "stats": "stats.h5"}
+    reader = {
+        "kind": "field",
+        "classes": list(weather.CLASSES),
+        "names": names,
+        "channels": ["TMQ", "PSL"],
+        "stats": "stats.h5",
+    }
     experiment = load({"data": {"root": str(fields), "reader": reader}, "augment": {"kind": "field"}})
     rows = prepare.manifest(experiment.data, 0)
     assert [len(rows.rows(split)) for split in ("train", "val", "test")] == [16, 2, 2]

@@ -273,7 +273,11 @@ def _averaged(world: World) -> tuple[list[list[float]], list[list[float]], int]:
         module(torch.randn(4, 2, generator=generator, dtype=torch.float64) * (1 + world.rank))
     before = [buffer.flatten().tolist() for buffer in parallels.statistics(module)]
     average_statistics(module, world)
-    return before, [buffer.flatten().tolist() for buffer in parallels.statistics(module)], int(module[1].num_batches_tracked)
+    return (
+        before,
+        [buffer.flatten().tolist() for buffer in parallels.statistics(module)],
+        int(module[1].num_batches_tracked),
+    )
 
 
 def test_running_statistics_become_the_mean_over_ranks(together):

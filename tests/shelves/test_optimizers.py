@@ -90,9 +90,9 @@ def lamb(weights, gradients, *, lr, betas, eps, decay, bias_correction, grad_ave
         length = np.sqrt(sum(float((one**2).sum()) for one in gradient))
         scale = most / length if length > most else 1.0
         for index, one in enumerate(gradient):
-            one = one * scale  # noqa: PLW2901
-            first[index] = betas[0] * first[index] + (1 - betas[0] if grad_averaging else 1.0) * one
-            second[index] = betas[1] * second[index] + (1 - betas[1]) * one**2
+            clipped = one * scale
+            first[index] = betas[0] * first[index] + (1 - betas[0] if grad_averaging else 1.0) * clipped
+            second[index] = betas[1] * second[index] + (1 - betas[1]) * clipped**2
             m, v = first[index], second[index]
             if bias_correction:
                 m, v = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
@@ -104,7 +104,9 @@ def lamb(weights, gradients, *, lr, betas, eps, decay, bias_correction, grad_ave
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("decay", "bias_correction", "grad_averaging"), [(0.01, True, True), (0.0, True, True), (0.1, False, False)])
+@pytest.mark.parametrize(
+    ("decay", "bias_correction", "grad_averaging"), [(0.01, True, True), (0.0, True, True), (0.1, False, False)]
+)
 def test_lamb_takes_the_steps_of_its_paper(seed, decay, bias_correction, grad_averaging):
     random = np.random.default_rng(seed)
     shapes = [(7, 5), (5,), (3, 2, 3, 3)]

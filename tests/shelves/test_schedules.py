@@ -137,7 +137,10 @@ class Counted(lr_scheduler.LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self):
-        return [self.rule(self.last_epoch + 1, group["lr"], base) for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True)]
+        return [
+            self.rule(self.last_epoch + 1, group["lr"], base)
+            for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True)
+        ]
 
 
 @pytest.mark.parametrize("warmup", [1, 7, 20])
