@@ -187,7 +187,7 @@ class Train(Settings):
 
 
 class Mlperf(Settings):
-    """What a benchmark log says of who ran it. Where this is set, mlperf.log in the run folder is what MLPerf's checker reads."""
+    """What a benchmark log says of who ran it; where this is set, a run writes mlperf.log for MLPerf's checker."""
 
     benchmark: Literal["deepcam"] = "deepcam"
     """Which benchmark of MLPerf HPC it is."""
@@ -370,7 +370,9 @@ def _absolute(data: Data) -> Data:
 
 def _decisive(experiment: Experiment) -> dict[str, Any]:
     flat = dict(_flat(experiment.model_dump(mode="json")))
-    return {name: value for name, value in flat.items() if name not in _UNDECISIVE and name.partition(".")[0] != "mlperf"}
+    return {
+        name: value for name, value in flat.items() if name not in _UNDECISIVE and name.partition(".")[0] != "mlperf"
+    }
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

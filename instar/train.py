@@ -42,8 +42,8 @@ from instar.settings import dump
 class Outcome:
     """How a training ended.
 
-    state   finished, target (reached, so it stopped), early (stopped early by its own rule), already (nothing was left to
-            do) or dry
+    state   finished, target (reached, so it stopped), early (stopped early by its own rule), already (nothing was
+            left to do) or dry
     best    the best evaluation, as in events.jsonl; empty without a validation split
     """
 

@@ -61,7 +61,7 @@ def check(log: Path) -> Verdict:
 
 
 def _checker(file: Path) -> list[str]:
-    """The complaints of MLPerf's checker, in a process of its own: it keeps global state, and runs code of its rules."""
+    """The complaints of MLPerf's checker, in a process of its own: it keeps global state and runs its rules' code."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "mlperf_logging.compliance_checker", "--usage", "hpc", "--ruleset", RULES]
         try:
