@@ -134,6 +134,13 @@ def test_a_run_broken_off_before_it_began_logs_its_start_once(tmp_path, images, 
     assert len(values(outcome, "init_start")) == 1
 
 
+def test_bringing_data_to_the_node_is_timed(tmp_path, images):
+    outcome = train(tmp_path, root=images, machine={"stage": str(tmp_path / "a disk")}, **WON)
+    keys = [line["key"] for line in said(outcome)]
+    assert keys.index("init_start") < keys.index("staging_start") < keys.index("staging_stop") < keys.index("run_start")
+    assert check(outcome.run.path).passed
+
+
 def test_half_a_line_of_a_kill_is_taken_away(tmp_path, images):
     with pytest.raises(RuntimeError):
         train(tmp_path, root=images, fault="step.end:3:raise", **WON)

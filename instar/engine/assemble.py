@@ -58,7 +58,11 @@ def assemble(
     ema = optimising.Ema(learner.module, settings.ema) if settings.ema else None
     stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank, ema=ema)
     stepper.micro = _remembered_micro(run, plan.micro)
+    if machine.stage is not None:
+        observer.staging()
     reader = build.reader(experiment, manifest, machine, told=view.note)
+    if machine.stage is not None:
+        observer.staged()
     order = build.order(manifest, plan)
     timeout = machine.timeout.seconds
     val_rows = manifest.rows("val")

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Someone who notes the phases of a training."""
 
+    def staging(self) -> None:
+        """Data are about to be brought to the node."""
+
+    def staged(self) -> None:
+        """They are there."""
+
     def going_on(self, training: "Training") -> None:
         """Steps come next: at every start, and after every evaluation that is not the last."""
 
@@ -28,6 +34,12 @@ class Observer(Protocol):
 
 class Nobody:
     """Notes nothing."""
+
+    def staging(self) -> None:
+        pass
+
+    def staged(self) -> None:
+        pass
 
     def going_on(self, training: "Training") -> None:
         pass

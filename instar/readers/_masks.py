@@ -50,6 +50,8 @@ def classes_of(value_HW: np.ndarray, codes: Codes) -> np.ndarray:
     """The class behind each value, uint8; IGNORE where nobody knows. Raises BadImage for a value that is no class."""
     known = np.array([*codes.values, *codes.ignored], np.int64)
     names = np.array([*range(len(codes.values)), *[IGNORE] * len(codes.ignored)], np.uint8)
+    if value_HW.dtype != np.uint8 and value_HW.size and value_HW.min() >= 0 and value_HW.max() < 256:
+        value_HW = value_HW.astype(np.uint8)  # a table is five times as fast as a search
     if value_HW.dtype == np.uint8:
         table = np.full(256, -1, np.int16)
         table[known[known < 256]] = names[known < 256]
