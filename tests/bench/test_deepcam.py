@@ -121,7 +121,7 @@ def test_what_cannot_be_meant_is_said(words, told, capsys, tmp_path, monkeypatch
 
 @pytest.mark.scenario
 def test_the_demo_reaches_the_target_and_success(tmp_path, capsys):
-    """Slow: trains for minutes of CPU time. On two idle cores in under three minutes."""
+    """Slow: two minutes of processor time."""
     assert cli.main(["demo", "deepcam", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "checker  SUCCESS" in told and "synthetic" in told and "not comparable" in told
