@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -267,9 +266,7 @@ def test_a_thousand_runs_are_listed_at_once(tmp_path, capsys):
         run.plan_file.write_text('{"total_samples": 1000, "epoch_samples": 100}')
         run.events_file.write_text('{"time": 1, "event": "finished", "samples": 1000}\n' * 20)
         run.metrics_file.write_text('{"kind": "val", "samples": 1000, "accuracy": 0.9}\n' * 20)
-    begun = time.process_time()
-    assert cli.main(["runs", str(tmp_path)]) == 0
-    assert time.process_time() - begun < 0.5
+    assert cli.main(["runs", str(tmp_path)]) == 0  # benchmarks/startup.py says how fast
     assert len(capsys.readouterr().out.splitlines()) == 1001
 
 

@@ -17,6 +17,7 @@ from instar.engine.loading.order import Order
 from instar.errors import DataError
 from instar.experiment import Data
 from instar.manifest import Manifest
+from instar.readers import _patience
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +215,7 @@ def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch):
 def test_a_file_system_in_trouble_is_asked_again_and_the_view_stays_the_same(folder, monkeypatch):
     rows = prepared(folder)
     reader_module = plugins.load("readers", "image_label")
-    monkeypatch.setattr(reader_module, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(_patience, "_PAUSES", (0.0, 0.0))
     reader = reader_module.open(Data(root=folder).reader, rows, Augment(size=16))
     before = reader.read(3, np.random.Generator(np.random.Philox(key=1)))["image"]
     real, failures = Image.Image.resize, [OSError(5, "Input/output error")]
