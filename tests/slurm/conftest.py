@@ -44,6 +44,7 @@ def slurm() -> Iterator[dict[str, str]]:
     folder = Path(os.environ.get("INSTAR_SLURM", "/var/lib/instar-slurm"))
     environment = {**os.environ, "INSTAR_SLURM": str(folder), "SLURM_CONF": str(folder / "slurm.conf")}
     environment["PYTHONPATH"] = str(ROOT)
+    environment["OMP_NUM_THREADS"] = "1"  # sums of another number of threads are other sums
     environment["PATH"] = f"{CLUSTER.parent}:{environment['PATH']}"  # where `apptainer` is
     subprocess.run([CLUSTER, "start"], check=True, env=environment)
     yield environment
