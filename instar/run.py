@@ -166,14 +166,17 @@ class Run:
         of_jobs = {"queued": "queued", "job_continues": "queued", "job_started": "running"}
         if newest.get("event") in of_jobs:
             return of_jobs[newest["event"]]
+        alive = time.time() - _changed(self.lease_file) < 60
+        # A second job of the same run leaves when it finds the first at work; that is not the end of the run.
+        at_work = alive and _json(self.lease_file).get("state") == "held"
         if newest.get("event") == "job_ended" and newest.get("state") != "done" and last.get("event") not in named:
-            return str(newest.get("state"))
+            return "running" if at_work else str(newest.get("state"))
         if not last:
             return "new"
         if last["event"] in named:
             return named[last["event"]]
         # A lease is renewed every few seconds; one that is not belongs to a process that was killed.
-        return "running" if time.time() - _changed(self.lease_file) < 60 else "silent"
+        return "running" if alive else "silent"
 
     def _best(self) -> dict[str, Any]:
         pointer = self.checkpoints / "best"
