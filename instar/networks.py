@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from instar.errors import ConfigError
+
 if TYPE_CHECKING:  # nouns load without torch; whoever calls the functions below has it loaded already
     from torch import Tensor, nn
 
@@ -63,6 +65,13 @@ class Learner(ABC):
     @abstractmethod
     def predict(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Tensors by name, aligned with the rows of the batch."""
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """feature_BD of each branch by the name of what it looks at ("image", "other"), float32, aligned with the rows.
+
+        Raises ConfigError where the task has nothing of the kind.
+        """
+        raise ConfigError("this task gives no embeddings: its rows have no single feature vector")
 
     @abstractmethod
     def summary(self, counts: Mapping[str, Tensor]) -> dict[str, float]:
