@@ -5,7 +5,7 @@ maximum over all ranks before anybody acts on it, so nobody waits in a collectiv
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instar.engine import deadline, faults
@@ -36,22 +36,24 @@ def train(training: Training) -> str:
 
 
 def _until_the_end(training: Training, pace: Pace) -> str:
-    plan, settings, standing = training.plan, training.settings, training.standing
-    stream = training.open_stream(standing.samples)
+    stream = training.open_stream(training.standing.samples)
     bad = BadSamples(training)
-    every = _evaluation_interval(training)
+    pace.restart(training.standing.samples)
+    while not (why := _has_ended(training)):
+        _steps(training, stream, pace, bad, until=_next_evaluation(training))
+        _evaluate(training, pace)
+    save(training, wait=True)
+    return why
+
+
+def _steps(training: Training, stream: Iterator[Batch], pace: Pace, bad: BadSamples, *, until: int) -> None:
+    """Take steps until a position in samples."""
+    plan, settings, standing = training.plan, training.settings, training.standing
     watchdog, device = training.watchdog, training.stepper.device
     moves = device.type != "cpu"
-    pace.restart(standing.samples)
-    going = False
-    while not (why := _has_ended(training, every)):
-        if _evaluation_is_due(training, every):
-            _evaluate(training, pace)
-            going = False
-            continue
-        if not going:
-            training.observer.going_on(training)
-            going = True
+    if standing.samples < until:
+        training.observer.going_on(training)
+    while standing.samples < until:
         progress = plan.progress(standing.samples)
         watchdog.at(progress.step, "loading")
         batch = next(stream)
@@ -70,31 +72,25 @@ def _until_the_end(training: Training, pace: Pace) -> str:
         if standing.samples % (settings.log * plan.batch) == 0:
             check_numbers(training)
             _log(training, pace, rate)
-        if pace.due() and not _evaluation_is_due(training, every):
+        if pace.due() and standing.samples < until:
             _act(training, pace.agree())
-    save(training, wait=True)
-    return why
 
 
-def _has_ended(training: Training, every: int) -> str:
-    """Why the training is over; '' while it is not."""
+def _has_ended(training: Training) -> str:
+    """Why the training is over; '' while it is not. Only an evaluation can end one."""
     standing, settings = training.standing, training.settings
     if reaches(standing.history, training.mode, settings.target):
         return "target"
     if stops_early(standing.history, training.mode, settings.stop_early):
         return "early"
-    over = standing.samples >= training.plan.total_samples and not _evaluation_is_due(training, every)
+    over = standing.evaluated_at >= standing.samples >= training.plan.total_samples
     return "finished" if over else ""
 
 
-def _evaluation_interval(training: Training) -> int:
-    return max(1, training.settings.evaluate.samples(**training.lengths()))
-
-
-def _evaluation_is_due(training: Training, every: int) -> bool:
-    standing, total = training.standing, training.plan.total_samples
-    passed = standing.samples // every > standing.evaluated_at // every
-    return passed or (standing.samples >= total and standing.evaluated_at < standing.samples)
+def _next_evaluation(training: Training) -> int:
+    """The position after which the validation split is scored next, in samples; the end is always scored."""
+    every = max(1, training.settings.evaluate.samples(**training.lengths()))
+    return min((training.standing.evaluated_at // every + 1) * every, training.plan.total_samples)
 
 
 def _step(training: Training, batch: Batch, progress: Progress) -> None:
