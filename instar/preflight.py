@@ -71,7 +71,7 @@ def weights(wanted: Experiment, lock_file: Path, *, fetch: str) -> list[Finding]
 
 def writable(run: Path) -> list[Finding]:
     """Whether files can be made in a folder, or where it would be made."""
-    place = _existing(run)
+    place = quota.existing(run)
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".instar-") as file:
             file.write(b"x")
@@ -89,7 +89,7 @@ def writable(run: Path) -> list[Finding]:
 
 def space(run: Path, bytes_needed: int = 0, files_needed: int = 200) -> list[Finding]:
     """Bytes and files that are left for a folder: on its file system, and by quota where one is told."""
-    place = _existing(run)
+    place = quota.existing(run)
     name = one_line(str(place))
     try:
         told = os.statvfs(place)
@@ -139,16 +139,11 @@ def _room(what: str, free: int | None, files: int | None, needed: int, files_nee
 def _readable(name: str, path: Path) -> Finding:
     shown = one_line(str(path))
     if not path.exists():
-        near = _existing(path)
+        near = quota.existing(path)
         return Finding("error", name, f"{shown} does not exist (but {one_line(str(near))} does)", f"mend {name}")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         return Finding("error", name, f"{shown} may not be read by you", f"ask its owner, or mend {name}")
     return Finding("ok", name, shown)
-
-
-def _existing(path: Path) -> Path:
-    path = path.expanduser().absolute()
-    return next(one for one in (path, *path.parents) if one.exists())
 
 
 def _seconds(event: dict[str, Any]) -> float:

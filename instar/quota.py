@@ -37,7 +37,7 @@ def of(folder: Path, *, seconds: float = 3.0) -> Quota | None:
 
     Lustre is asked about the folder itself. `quota` lists file systems; of those the one that the folder lies under.
     """
-    place = next((one for one in (folder.absolute(), *folder.absolute().parents) if one.exists()), Path("/"))
+    place = existing(folder)
     if shutil.which("lfs"):
         told = outside.ask(["lfs", "quota", "-h", "-u", str(os.getuid()), str(place)], seconds=seconds)
         rows = list(parse(told.out)) if told.good else []
@@ -48,6 +48,12 @@ def of(folder: Path, *, seconds: float = 3.0) -> Quota | None:
         # Its exit code is 1 where a limit is exceeded, and then its answer matters most.
         return _fitting(list(parse(told.out)), place)
     return None
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there: where it would be made."""
+    path = path.expanduser().absolute()
+    return next((one for one in (path, *path.parents) if one.exists()), Path("/"))
 
 
 def parse(text: str) -> Iterator[Quota]:

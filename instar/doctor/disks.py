@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from instar import caches, preflight
+from instar import caches, preflight, quota
 from instar.formats import one_line, rate, size
 from instar.job import Finding
 
@@ -39,7 +39,7 @@ def look(folders: Sequence[Path] = (), *, speeds: bool = True) -> list[Finding]:
 
 def pace(folder: Path) -> Finding:
     """How fast a file is written and synced, how many small files a second, and how far its clock is from ours."""
-    with tempfile.TemporaryDirectory(dir=_existing(folder), prefix=".instar-doctor-") as inside:
+    with tempfile.TemporaryDirectory(dir=quota.existing(folder), prefix=".instar-doctor-") as inside:
         skew = _skew(Path(inside))
         speed, small = _write(Path(inside)), _small_files(Path(inside))
     found = f"writes {size(speed)}/s synced, {rate(small)} small files/s"
@@ -66,7 +66,7 @@ def _distinct(named: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
     """The first folder on each file system; one that is not there yet counts to where it would be made."""
     seen = set()
     for name, folder in named:
-        device = _existing(folder).stat().st_dev
+        device = quota.existing(folder).stat().st_dev
         if device not in seen:
             seen.add(device)
             yield name, folder
@@ -104,8 +104,3 @@ def _skew(folder: Path) -> float:
     changed = (folder / "clock").stat().st_mtime
     after = time.time()
     return changed - after if changed > after else min(0.0, changed - before)
-
-
-def _existing(path: Path) -> Path:
-    path = path.expanduser().absolute()
-    return next(one for one in (path, *path.parents) if one.exists())
