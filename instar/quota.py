@@ -1,10 +1,11 @@
 """Quota: how much of what one may write is left, as `lfs quota` and `quota` tell it. Standard library only."""
 
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instar import outside
@@ -35,14 +36,12 @@ class Quota:
 def of(folder: Path, *, seconds: float = 3.0) -> Quota | None:
     """The quota that holds where a folder is; None where nobody here can say.
 
-    Lustre is asked about the folder itself. `quota` lists file systems; of those the one that the folder lies under.
+    Lustre is asked about the folder itself, for its user, its group and its project; what leaves least is what holds.
+    `quota` lists file systems; of those the one that the folder lies under.
     """
     place = existing(folder)
-    if shutil.which("lfs"):
-        told = outside.ask(["lfs", "quota", "-h", "-u", str(os.getuid()), str(place)], seconds=seconds)
-        rows = list(parse(told.out)) if told.good else []
-        if rows:
-            return rows[0]
+    if shutil.which("lfs") and (rows := list(_on_lustre(place, seconds))):
+        return _tightest(rows)
     if shutil.which("quota"):
         told = outside.ask(["quota", "-w", "-s", "-p"], seconds=seconds)
         # Its exit code is 1 where a limit is exceeded, and then its answer matters most.
@@ -78,6 +77,28 @@ def parse(text: str) -> Iterator[Quota]:
             files_used, files_limit = _halves(files, plain=1, step=1000)
             yield Quota(name, used, limit, files_used, files_limit)
         name = "" if words else name
+
+
+def _on_lustre(place: Path, seconds: float) -> Iterator[Quota]:
+    """The quotas of the user, of the folder's group and of its project, as far as they are told in time."""
+    whose = [("-u", os.getuid()), ("-g", place.stat().st_gid)]
+    project = outside.ask(["lfs", "project", "-d", str(place)], seconds=seconds)
+    # "  1234 P /folder"; 0 where the folder belongs to no project, an error where the file system knows none.
+    number = project.out.split()[0] if project.good and project.out.split() else ""
+    if number.isdecimal() and int(number) > 0:
+        whose.append(("-p", int(number)))
+    for flag, owner in whose:
+        told = outside.ask(["lfs", "quota", "-h", flag, str(owner), str(place)], seconds=seconds)
+        if told.code is None:
+            return  # a file system that does not answer once will not answer twice
+        yield from list(parse(told.out))[:1] if told.good else []
+
+
+def _tightest(rows: Sequence[Quota]) -> Quota:
+    """The fewest bytes that are left, and the fewest files, be they of one quota or of two."""
+    by_bytes = min(rows, key=lambda row: math.inf if row.bytes_left is None else row.bytes_left)
+    by_files = min(rows, key=lambda row: math.inf if row.files_left is None else row.files_left)
+    return replace(by_bytes, files_used=by_files.files_used, files_limit=by_files.files_limit)
 
 
 def _fitting(rows: list[Quota], place: Path) -> Quota | None:

@@ -71,6 +71,19 @@ def test_lustre_is_asked_about_the_folder_itself(tmp_path, monkeypatch):
     assert (tmp_path / "asked").read_text().strip().endswith(str(home))
 
 
+PROJECT = (
+    LUSTRE.replace("usr me (uid 1000)", "prj 4711 (pid 4711)").replace("10T", "1.3T").replace("1000000", "9000000")
+)
+
+
+def test_of_user_and_project_what_leaves_least_is_what_holds(tmp_path, monkeypatch):
+    told = f'case "$*" in *-p\\ 4711*) cat <<END\n{PROJECT}END\n;; *-u*) cat <<END\n{LUSTRE}END\n;; project*) echo " 4711 P x";; *) exit 1;; esac'
+    put(tmp_path / "bin", "lfs", told, monkeypatch)
+    found = quota.of(tmp_path)
+    assert found.bytes_limit == int(1.3 * T)
+    assert found.files_limit == 1_000_000
+
+
 @pytest.mark.parametrize("script", ["sleep 60", "echo rubbish; exit 0", "exit 1", r"printf '\377\0'"])
 def test_nobody_knows_is_an_answer(script, tmp_path, monkeypatch):
     put(tmp_path / "bin", "lfs", script, monkeypatch)
