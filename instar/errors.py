@@ -40,6 +40,10 @@ class CheckpointError(InstarError):
     """No whole checkpoint is left, or one could not be written."""
 
 
+class ExportError(InstarError):
+    """An exported file cannot be made or read, or does not give the same answers."""
+
+
 class LearningError(InstarError):
     """Training itself cannot go on: the loss is not finite, or too many samples are bad."""
 

@@ -20,7 +20,7 @@ from instar import experiment as experiments
 from instar import manifest as manifests
 from instar import plugins
 from instar import predictions as stored
-from instar.errors import Again, CheckpointError, DataError, RunError
+from instar.errors import Again, DataError, RunError
 from instar.experiment import Experiment
 from instar.machine import Machine
 from instar.manifest import Manifest
@@ -76,7 +76,7 @@ def predict(
     tick: Callable[[int], None],
 ) -> Any:
     """What a checkpoint says about the rows of a split, in the order of the manifest; None on ranks other than 0."""
-    from instar.engine import build, deadline, planning
+    from instar.engine import build, deadline, planning, trained
     from instar.engine import predict as engine
     from instar.engine.loading import loaders
 
@@ -84,9 +84,9 @@ def predict(
     if not len(rows):
         raise DataError(f"{run.name} has no {split} rows. Evaluate {' or '.join(_filled(manifest)) or 'another run'}.")
     plan = planning.plan(experiment, manifest, machine, devices=world.size)
-    found = _checkpoint(run, checkpoint)
+    found = trained.checkpoint_of(run, checkpoint)
     learner = build.learner(experiment, plan, empty=True)
-    learner.module.load_state_dict(found.files.get("ema", found.files["model"]))
+    learner.module.load_state_dict(trained.weights_of(found))
     reader = build.reader(experiment, manifest, machine)
 
     def note_bad(row: int, reason: str) -> None:
@@ -288,14 +288,3 @@ def _manifest(run: Run) -> Manifest:
 
 def _filled(manifest: Manifest) -> list[str]:
     return [f"split={split}" for split in SPLITS if len(manifest.rows(split))]
-
-
-def _checkpoint(run: Run, which: str) -> Any:
-    """The best checkpoint, or the latest where none was marked best (a run without validation rows)."""
-    from instar.engine.checkpoint import store as checkpoint
-
-    best = checkpoint.load_best(run.checkpoints) if which == "best" else None
-    found = best or checkpoint.load(run.checkpoints)
-    if found is None:
-        raise CheckpointError(f"{run.path}: there is no checkpoint yet. Train first, with: instar train {run.path}")
-    return found

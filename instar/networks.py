@@ -73,6 +73,17 @@ class Learner(ABC):
         """
         raise ConfigError("this task gives no embeddings: its rows have no single feature vector")
 
+    def answer(self, image_BHWC: Tensor) -> dict[str, Tensor]:
+        """What is said about images alone, in float32, by operations on tensors only, so that it can be exported.
+
+        "probability" of BK; or "probability" of BKHW with "mask" of BHW, uint8; or, unless a task says otherwise, what
+        `embed` gives, as "embedding" of BD. Raises ConfigError where rows are more than one image.
+        """
+        feature = self.embed({"image": image_BHWC})
+        if set(feature) != {"image"}:
+            raise ConfigError(f"this task looks at {' and '.join(sorted(feature))} together; one image is no row of it")
+        return {"embedding": feature["image"].float()}
+
     @abstractmethod
     def summary(self, counts: Mapping[str, Tensor]) -> dict[str, float]:
         """Scores over the training rows since the counts were last zero."""

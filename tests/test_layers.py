@@ -12,17 +12,33 @@ LEVELS = [
     {"settings", "overrides", "validation", "composition"},
     # nouns
     {"run"},
-    {"weights"},
+    {"weights", "contract"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
     | {"fields", "packed", "remote"},
     {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},
     # shelves
-    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters"},
+    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters"},
+    {"exported"},
     {"engine", "queue"},
     # stages
-    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"},
+    {
+        "check",
+        "prepare",
+        "pack",
+        "convert",
+        "fetch",
+        "train",
+        "evaluate",
+        "submit",
+        "doctor",
+        "bench",
+        "demo",
+        "predict",
+        "export",
+        "serve",
+    },
     {"cli", "terminal", "curves", "__main__"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
@@ -53,7 +69,7 @@ DOORS = {
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
-         "preflight", "outside", "quota", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
+         "preflight", "outside", "quota", "contract", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",
     "torchvision",

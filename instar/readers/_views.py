@@ -9,15 +9,26 @@ recipes. Definitions and ranges are torchvision's, https://docs.pytorch.org/visi
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from instar.augment import Augment
-
-if TYPE_CHECKING:  # reading a recipe must not load NumPy
+if TYPE_CHECKING:  # reading a recipe must not load NumPy, nor an exported model pydantic
     from numpy.random import Generator
+
+    from instar.augment import Augment
 
 Box = tuple[float, float, float, float]
 Corners = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class Geometry(Protocol):
+    """What of the settings evaluation goes by; an exported model's contract says it too."""
+
+    @property
+    def crop(self) -> str: ...
+    @property
+    def resize(self) -> int: ...
+    @property
+    def size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -64,14 +75,14 @@ class Frame:
     roll: int = 0
 
 
-def evaluation(settings: Augment, width: int, height: int) -> View:
+def evaluation(settings: Geometry, width: int, height: int) -> View:
     """What evaluation sees of an image: the same every time."""
     if settings.crop == "squash":
         return View((0, 0, width, height), exact=True)
     return View(centre(width, height, resize=settings.resize, size=settings.size), exact=True)
 
 
-def training(settings: Augment, width: int, height: int, draw: "Generator") -> View:
+def training(settings: "Augment", width: int, height: int, draw: "Generator") -> View:
     """What training sees of an image this time."""
     size = settings.size
     if settings.crop in ("window", "whole"):
@@ -87,7 +98,7 @@ def training(settings: Augment, width: int, height: int, draw: "Generator") -> V
     return _varied(View(box, exact, offset), settings, size, size, draw)
 
 
-def everything(settings: Augment, width: int, height: int) -> View:
+def everything(settings: Geometry, width: int, height: int) -> View:
     """What evaluation sees where each pixel has a label: all of the image.
 
     As it is for windows and wholes, in a square where it is squashed, else at a short side of `resize`.
@@ -102,7 +113,12 @@ def everything(settings: Augment, width: int, height: int) -> View:
     return View((0, 0, width, height), exact=True, frame=Frame((lands[1], lands[0]), lands))
 
 
-def _of_all(settings: Augment, width: int, height: int, draw: "Generator") -> View:
+def untouched(width: int, height: int) -> View:
+    """All of an image, as large as it is."""
+    return View((0, 0, width, height), exact=True, frame=Frame((height, width), (width, height)))
+
+
+def _of_all(settings: "Augment", width: int, height: int, draw: "Generator") -> View:
     """A window or the whole of an image whose pixels stay as they are, or nearly."""
     roll = _whole(0, width - 1, draw) if settings.roll else 0
     if settings.crop == "whole":
@@ -122,7 +138,7 @@ def _of_all(settings: Augment, width: int, height: int, draw: "Generator") -> Vi
     return _varied(View(box, exact=True, frame=Frame((size, size), lands, place, roll)), settings, size, size, draw)
 
 
-def _varied(view: View, settings: Augment, width: int, height: int, draw: "Generator") -> View:
+def _varied(view: View, settings: "Augment", width: int, height: int, draw: "Generator") -> View:
     """The view with all that is done after its crop, which gives an image of width x height."""
     return replace(
         view,
@@ -201,7 +217,7 @@ def random_shift(size: int, share: float, draw: "Generator") -> tuple[int, int]:
     return round(_between(-most, most, draw)), round(_between(-most, most, draw))
 
 
-def random_colour(settings: Augment, draw: "Generator") -> tuple[tuple[str, float], ...]:
+def random_colour(settings: "Augment", draw: "Generator") -> tuple[tuple[str, float], ...]:
     """Colour adjustments in random order, each with its factor. torchvision's ColorJitter."""
     wanted = {name: getattr(settings, name) for name in ("brightness", "contrast", "saturation", "hue")}
     if not any(wanted.values()):

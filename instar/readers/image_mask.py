@@ -89,9 +89,7 @@ class Reader:
     def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment"):
         from instar.readers._pixels import Form
 
-        colour = settings.background
-        background = _COLOURS[colour] if isinstance(colour, str) else colour
-        self._form = Form(view.size, settings.channels, background, view.fill, settings.span)
+        self._form = Form(view.size, settings.channels, colour(settings.background), view.fill, settings.span)
         self._view = view
         self._codes = _codes_of(manifest.statistics)
         self._folder = f"{manifest.root}/"
@@ -153,6 +151,11 @@ class Reader:
         if class_HW.shape != (height, width):
             raise BadImage(unequal(name, class_HW.shape[::-1], (width, height)))
         return class_HW
+
+
+def colour(background: str | tuple[int, int, int]) -> tuple[int, int, int]:
+    """Red, green and blue of a background as the settings say it."""
+    return _COLOURS[background] if isinstance(background, str) else background
 
 
 def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:

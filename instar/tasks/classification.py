@@ -110,6 +110,12 @@ class Classifier(Learner):
         loss_B = functional.cross_entropy(logits_BK, label_B, ignore_index=-1, reduction="none")
         return {"probability": logits_BK.softmax(1).float(), "loss": loss_B.masked_fill(label_B < 0, float("nan"))}
 
+    def answer(self, image_BHWC: "Tensor") -> "dict[str, Tensor]":
+        """probability_BK, as `predict` gives it."""
+        from instar.tasks import _losses
+
+        return {"probability": _losses.wide(self.module(self._seen(image_BHWC))).softmax(1).float()}
+
     def summary(self, counts: "Mapping[str, Tensor]") -> dict[str, float]:
         return summary(counts)
 

@@ -144,6 +144,15 @@ class Segmenter(Learner):
                 found["loss"][index] = loss_B
         return found
 
+    def answer(self, image_BHWC: "Tensor") -> "dict[str, Tensor]":
+        """probability_BKHW and mask_BHW (uint8) at the size of the image, all of it at once."""
+        import torch
+
+        from instar.tasks import _tiles
+
+        logits_BKHW = _tiles.padded(self.module, self._seen(image_BHWC), stride=self._stride).float()
+        return {"probability": logits_BKHW.softmax(1), "mask": logits_BKHW.argmax(1).to(torch.uint8)}
+
     def summary(self, counts: "Mapping[str, Tensor]") -> dict[str, float]:
         """Scores of the training rows, as they were seen, from summed counts."""
         from instar.metrics import pixels as metrics

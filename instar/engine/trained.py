@@ -1,0 +1,109 @@
+"""What a run has learnt, brought back from its folder: the learner with the weights of a checkpoint."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import instar
+from instar import experiment as experiments
+from instar import manifest as manifests
+from instar import plan as plans
+from instar import plugins
+from instar.contract import CLASSES, EMBEDDING, PIXELS, Contract
+from instar.engine import build
+from instar.engine.checkpoint import store
+from instar.errors import CheckpointError, RunError
+from instar.experiment import Experiment
+from instar.manifest import Manifest
+from instar.networks import Learner, train_mode
+from instar.plan import Plan
+from instar.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A learner ready to answer, and what it was made of.
+
+    checkpoint   the name of the state its weights are of
+    """
+
+    run: Run
+    experiment: Experiment
+    plan: Plan
+    learner: Learner
+    checkpoint: str
+
+
+def load(run: Run, *, checkpoint: str = "best", device: str = "cpu") -> Trained:
+    """The learner of a run in float32, ready to answer. Needs no data and no manifest.
+
+    checkpoint   best or latest
+    Raises RunError or CheckpointError where there is nothing to load.
+    """
+    if not run.experiment_file.exists():
+        raise RunError(f"{run.path}: there is no run in this folder. See: instar runs")
+    experiment = experiments.load(run.path)
+    found = checkpoint_of(run, checkpoint)
+    plan = replace(plans.read(run.plan_file), device=device, devices=1, precision="fp32", channels_last=False)
+    learner = build.learner(experiment, plan, empty=True)
+    learner.module.load_state_dict(weights_of(found))
+    train_mode(learner.module, training=False)
+    return Trained(run, experiment, plan, learner, found.name)
+
+
+def checkpoint_of(run: Run, which: str) -> Any:
+    """The best checkpoint, or the latest where none was marked best (a run without validation rows)."""
+    best = store.load_best(run.checkpoints) if which == "best" else None
+    found = best or store.load(run.checkpoints)
+    if found is None:
+        raise CheckpointError(f"{run.path}: there is no checkpoint yet. Train first, with: instar train {run.path}")
+    return found
+
+
+def weights_of(checkpoint: Any) -> Any:
+    """The weights that are evaluated: their average over training where there is one."""
+    return checkpoint.files.get("ema", checkpoint.files["model"])
+
+
+def contract(trained: Trained) -> Contract:
+    """What the learner takes and answers: evaluation's pixels, nothing of which it prepares itself."""
+    import torch
+
+    experiment, plan, reader = trained.experiment, trained.plan, trained.experiment.data.reader
+    dtype = torch.float32 if is_field(experiment) else torch.uint8
+    side = -(-plan.size // 32) * 32
+    with torch.inference_mode():
+        image_BHWC = torch.zeros(1, side, side, plan.channels, dtype=dtype, device=plan.device)
+        shapes = {name: tuple(value.shape) for name, value in trained.learner.answer(image_BHWC).items()}
+    answers = EMBEDDING if "embedding" in shapes else CLASSES if len(shapes["probability"]) == 2 else PIXELS
+    size = None if answers == PIXELS else plan.size
+    colour = getattr(plugins.load("readers", reader.kind), "colour", lambda name: (255, 255, 255))
+    return Contract(
+        answers=answers,
+        labels=() if answers == EMBEDDING else plan.classes,
+        channels=plan.channels,
+        dtype="float32" if is_field(experiment) else "uint8",
+        height=size,
+        width=size,
+        batch=None,
+        inside=False,
+        crop=experiment.augment.crop,
+        resize=experiment.augment.resize,
+        size=plan.size,
+        background=colour(getattr(reader, "background", "white")),
+        span=getattr(reader, "span", None),
+        run=trained.run.name,
+        checkpoint=trained.checkpoint,
+        made_by=f"instar {instar.__version__}",
+    )
+
+
+def is_field(experiment: Experiment) -> bool:
+    """Whether rows are fields of numbers, which their reader normalises, and no pictures."""
+    return bool(getattr(plugins.load("readers", experiment.data.reader.kind), "normalised", False))
+
+
+def manifest(run: Run) -> Manifest:
+    """The rows of a run. Raises RunError where its manifest is gone."""
+    if not run.manifest_file.exists():
+        raise RunError(f"{run.path}: manifest.parquet is missing, so its rows are not known. Train again to make it.")
+    return manifests.read(run.manifest_file)
