@@ -13,7 +13,19 @@ LEVELS = [
     # nouns
     {"run"},
     {"weights"},
-    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
+    {
+        "augment",
+        "experiment",
+        "machine",
+        "site",
+        "job",
+        "manifest",
+        "plan",
+        "predictions",
+        "networks",
+        "masks",
+        "embeddings",
+    }
     | {"fields", "packed", "remote"},
     {"lock", "preflight"},
     # machinery that knows only nouns
@@ -22,7 +34,7 @@ LEVELS = [
     {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters"},
     {"engine", "queue"},
     # stages
-    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"},
+    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "embed", "submit", "doctor", "bench", "demo"},
     {"cli", "terminal", "curves", "__main__"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
