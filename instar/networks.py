@@ -116,6 +116,29 @@ def pixels(
     return image_BCHW.mul_(1 / (largest * std_C11)).sub_(mean_C11 / std_C11)
 
 
+def features(network: nn.Module, head: str, image_BCHW: Tensor) -> Tensor:
+    """feature_BD, float32: what the classifier `head` of a network reads, or what a network without one gives.
+
+    Where the classifier reads a map, D is its channels, each averaged over the pixels.
+    """
+    read: list[Tensor] = []
+    if not head:
+        read.append(network(image_BCHW))
+    else:
+        hook = network.get_submodule(head).register_forward_pre_hook(lambda module, given: read.append(given[0]))
+        try:
+            network(image_BCHW)
+        finally:
+            hook.remove()
+    found = read[0].flatten(2).mean(2) if read[0].ndim == 4 else read[0]
+    if found.ndim != 2:
+        raise ConfigError(
+            f"the classifier of this network reads {tuple(found.shape[1:])} numbers an image, and no single row of "
+            "features. Use another model for embeddings."
+        )
+    return found.float()
+
+
 def train_mode(module: nn.Module, training: bool = True) -> None:
     """Put `module` into training or evaluation mode; the statistics of frozen normalisation layers stand still."""
     from torch.nn.modules.batchnorm import _NormBase

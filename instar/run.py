@@ -11,6 +11,8 @@
     mlperf.log        the same for MLPerf's checker, where the recipe asks for it
     checkpoints/      whole states, newest last; `latest` and `best` name two of them
     predictions/      one Parquet file and one score file a split
+    embeddings/       the same of embeddings, with their map as a page
+    explanations/     one page for each set of rows that was asked about
     jobs/             one folder a job: script, log, what was asked for, code and environment
     report.html       the run page
 
@@ -95,6 +97,21 @@ class Run:
 
     def scores_file(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.json"
+
+    def embeddings(self, split: str) -> Path:
+        return self.path / "embeddings" / f"{split}.parquet"
+
+    def map_file(self, split: str) -> Path:
+        return self.path / "embeddings" / f"{split}.map.parquet"
+
+    def map_scores(self, split: str) -> Path:
+        return self.path / "embeddings" / f"{split}.json"
+
+    def map_page(self, split: str) -> Path:
+        return self.path / "embeddings" / f"{split}.html"
+
+    def explanation(self, name: str) -> Path:
+        return self.path / "explanations" / f"{name}.html"
 
     def exists(self) -> bool:
         """Whether there is a run in this folder, if only one that waits in a queue."""

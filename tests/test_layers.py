@@ -14,7 +14,7 @@ LEVELS = [
     {"run"},
     {"weights", "contract"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
-    | {"fields", "packed", "remote"},
+    | {"fields", "packed", "remote", "embeddings"},
     {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},
@@ -23,22 +23,8 @@ LEVELS = [
     {"exported"},
     {"engine", "queue"},
     # stages
-    {
-        "check",
-        "prepare",
-        "pack",
-        "convert",
-        "fetch",
-        "train",
-        "evaluate",
-        "submit",
-        "doctor",
-        "bench",
-        "demo",
-        "predict",
-        "export",
-        "serve",
-    },
+    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"}
+    | {"predict", "export", "serve", "embed"},
     {"cli", "terminal", "curves", "__main__"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)

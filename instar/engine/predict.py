@@ -3,7 +3,7 @@
 Shards are unpadded, results are gathered by row number, and the union is checked before anybody may score it.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from itertools import takewhile
 from typing import Any
@@ -29,6 +29,7 @@ def split(
     *,
     precision: str,
     world: World,
+    ask: Callable[[Batch], Mapping[str, torch.Tensor]] | None = None,
     keep: Callable[[Columns, Batch], Columns] | None = None,
     tick: Callable[[int], None] = lambda rows: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -36,6 +37,7 @@ def split(
     """Predictions for `row_N`, sorted by row, on rank 0; an empty dict on the others.
 
     batches   makes the batches of some rows, for example loaders.eval_stream with its settings bound
+    ask       what is asked about a batch; by default what the learner predicts
     keep      from what was predicted of a batch, and the batch, to what is kept of it; None keeps all. A column of
               bytes, of any length, goes to rank 0 like a column of numbers
     tick      told the rows done so far on this rank
@@ -43,7 +45,7 @@ def split(
     """
     shard_M = row_N[world.rank :: world.size]
     with closing(
-        _predicted(learner, batches(shard_M), precision=precision, device=world.device, keep=keep, tick=tick)
+        _predicted(learner, batches(shard_M), precision=precision, device=world.device, ask=ask, keep=keep, tick=tick)
     ) as predicted:
         mine = collect(takewhile(lambda _: not stopping(), predicted))
     if any(world.agree([float(len(mine["row"]) < len(shard_M))])):
@@ -95,6 +97,7 @@ def _predicted(
     *,
     precision: str,
     device: torch.device,
+    ask: Callable[[Batch], Mapping[str, torch.Tensor]] | None,
     keep: Callable[[Columns, Batch], Columns] | None,
     tick: Callable[[int], None],
 ) -> Generator[Columns, None, None]:
@@ -106,7 +109,7 @@ def _predicted(
         with torch.inference_mode():
             for batch in batches:
                 with context():
-                    outputs = learner.predict(to_device(batch, device))
+                    outputs = (ask or learner.predict)(to_device(batch, device))
                 columns: dict[str, Any] = {"row": batch["row"], "label": batch["label"], **outputs}
                 done += len(batch["row"])
                 tick(done)

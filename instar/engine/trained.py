@@ -9,10 +9,12 @@ from instar import manifest as manifests
 from instar import plan as plans
 from instar import plugins
 from instar.contract import CLASSES, EMBEDDING, PIXELS, Contract
-from instar.engine import build
+from instar.engine import build, planning
 from instar.engine.checkpoint import store
+from instar.engine.ranks import world as worlds
 from instar.errors import CheckpointError, RunError
 from instar.experiment import Experiment
+from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.networks import Learner, train_mode
 from instar.plan import Plan
@@ -33,6 +35,23 @@ class Trained:
     checkpoint: str
 
 
+@dataclass(frozen=True, eq=False)
+class WithRows:
+    """A learner, and the rows it can be shown.
+
+    checkpoint   the name of the state its weights are of
+    samples      rows it had learnt from by then
+    """
+
+    experiment: Experiment
+    manifest: Manifest
+    plan: Plan
+    learner: Learner
+    reader: Any
+    checkpoint: str
+    samples: int
+
+
 def load(run: Run, *, checkpoint: str = "best", device: str = "cpu") -> Trained:
     """The learner of a run in float32, ready to answer. Needs no data and no manifest.
 
@@ -48,6 +67,25 @@ def load(run: Run, *, checkpoint: str = "best", device: str = "cpu") -> Trained:
     learner.module.load_state_dict(weights_of(found))
     train_mode(learner.module, training=False)
     return Trained(run, experiment, plan, learner, found.name)
+
+
+def with_rows(run: Run, *, checkpoint: str, machine: Machine, devices: int) -> WithRows:
+    """The learner of a run, and a reader of its rows, on a machine.
+
+    checkpoint   best or latest
+    Raises RunError or CheckpointError where something is missing.
+    """
+    experiment, rows, found = experiments.load(run.path), manifest(run), checkpoint_of(run, checkpoint)
+    plan = planning.plan(experiment, rows, machine, devices=devices)
+    learner = build.learner(experiment, plan, empty=True)
+    learner.module.load_state_dict(weights_of(found))
+    reader = build.reader(experiment, rows, machine)
+    return WithRows(experiment, rows, plan, learner, reader, found.name, found.samples)
+
+
+def alone(run: Run, machine: Machine) -> worlds.World:
+    """A world of this process only, whatever launcher it runs under."""
+    return worlds.join(worlds.Place(), folder=run.path, device=planning.device_of(machine.device))
 
 
 def checkpoint_of(run: Run, which: str) -> Any:

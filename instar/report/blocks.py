@@ -306,6 +306,36 @@ class Histograms:
 
 
 @dataclass(frozen=True)
+class Map:
+    """Points in a plane to walk about in.
+
+    data     what `map.js` reads, as JSON
+    sheets   data: addresses of the small pictures, many in each
+    points   how many there are
+    about    what one sees, in a sentence, for those who do not see it
+    """
+
+    data: str
+    sheets: tuple[str, ...]
+    points: int
+    about: str
+
+
+@dataclass(frozen=True, eq=False)
+class Corner:
+    """Each of some components against each other one, and the distribution of each.
+
+    component_PC   one row a point
+    names_C        what the components are called, with their share of the variance
+    group_P        number of each point's group, which its colour is; -1 for none
+    """
+
+    component_PC: np.ndarray
+    names_C: tuple[str, ...]
+    group_P: np.ndarray
+
+
+@dataclass(frozen=True)
 class Section:
     """A titled part of a page. `lead` is one or two sentences on what one sees."""
 

@@ -1,5 +1,6 @@
 """Figures as inline SVG in the page's own colours, so that they follow light, dark and print. Matplotlib's door."""
 
+import colorsys
 import io
 import math
 import re
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from instar.metrics.calibration import Reliability
-from instar.report.blocks import Chart, Line, Mark
+from instar.report.blocks import Chart, Corner, Line, Mark
 
 # Colours nobody would choose, each standing for a variable of style.css. Matplotlib writes colours in small letters.
 PLACEHOLDERS = {
@@ -84,6 +85,64 @@ def chart(block: Chart) -> str:
         if block.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=_decimals(axes), symbol=" %"))
         return _svg(figure, block.title)
+
+
+def corner(block: Corner) -> str:
+    """Each component against each other one below the diagonal, and its distribution on it."""
+    many = len(block.names_C)
+    with matplotlib.rc_context(SETTINGS | {"axes.grid": False, "axes.spines.left": True, "figure.dpi": 150}):
+        figure = Figure(figsize=(1.75 * many, 1.75 * many))
+        FigureCanvasSVG(figure)
+        figure.subplots_adjust(left=0.08, right=0.995, top=0.995, bottom=0.08, hspace=0.09, wspace=0.09)
+        colour_P3 = _group_colours(block.group_P)
+        order_P = np.random.default_rng(0).permutation(len(block.group_P))  # so that no group lies on all others
+        for row in range(many):
+            for column in range(row + 1):
+                axes = figure.add_subplot(many, many, row * many + column + 1)
+                x_P, y_P = block.component_PC[:, column], block.component_PC[:, row]
+                if row == column:
+                    axes.hist(x_P, bins=48, color=PLACEHOLDERS["soft"], alpha=0.45)
+                    axes.set_yticks([])
+                    axes.spines["left"].set_visible(False)
+                else:
+                    size = min(6.0, max(0.8, 3000 / max(1, len(x_P))))
+                    axes.scatter(
+                        x_P[order_P],
+                        y_P[order_P],
+                        s=size,
+                        c=colour_P3[order_P],
+                        linewidths=0,
+                        alpha=0.6,
+                        rasterized=True,
+                    )
+                _corner_ticks(axes, row, column, many, block.names_C)
+        return _svg(figure, "Leading components against each other")
+
+
+def group_colour(number: int) -> tuple[float, float, float]:
+    """A colour in the middle between light and dark, good on both; the first ten are far apart."""
+    if number < len(_GROUP_HUES):
+        return colorsys.hls_to_rgb(_GROUP_HUES[number] / 360, 0.5, 0.55)
+    return colorsys.hls_to_rgb(number * 0.381966 % 1, (0.4, 0.5, 0.6)[number % 3], 0.45)
+
+
+_GROUP_HUES = (210, 28, 150, 350, 265, 50, 185, 320, 95, 235)
+
+
+def _group_colours(group_P: np.ndarray) -> np.ndarray:
+    colour_Q3 = np.array([*map(group_colour, range(int(group_P.max(initial=-1)) + 1)), (0.5, 0.5, 0.5)])
+    return colour_Q3[group_P]
+
+
+def _corner_ticks(axes: Axes, row: int, column: int, many: int, names_C: tuple[str, ...]) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
+    if row != column:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
+    axes.tick_params(labelsize=8, labelbottom=row == many - 1, labelleft=column == 0 and row > 0)
+    if row == many - 1:
+        axes.set_xlabel(names_C[column], fontsize=9)
+    if column == 0 and row > 0:
+        axes.set_ylabel(names_C[row], fontsize=9)
 
 
 def reliability(table: Reliability) -> str:

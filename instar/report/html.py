@@ -47,12 +47,18 @@ def write(page: Page, path: Path, *, halfway: Callable[[], object] = lambda: Non
 
 def render(page: Page) -> str:
     """The page as text."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = ("".join(_asset(f"{name}.{kind}") for name in _assets(page, kind)) for kind in ("css", "js"))
     return (
         _environment()
         .get_template("page.html.j2")
         .render(page=page, style=_ours(style), script=_ours(script), policy=policy(script))
     )
+
+
+def _assets(page: Page, kind: str) -> list[str]:
+    """The files that a page needs: its own, and those of its blocks, named after them."""
+    names = dict.fromkeys(type(block).__name__.lower() for section in page.sections for block in section.blocks)
+    return ["page", *(name for name in names if (TEMPLATES / f"{name}.{kind}").exists())]
 
 
 def policy(script: str) -> str:
@@ -91,6 +97,11 @@ def yaml(text: str) -> Markup:
     return Markup("\n").join(marked)
 
 
+def as_data(text: str) -> Markup:
+    """JSON for a script element of data: no text in it can end the element."""
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704
+
+
 def percent(value: float, decimals: int = 1) -> str:
     """0.983 as 98.3 %."""
     return f"{100 * value:.{decimals}f}{THIN}%"
@@ -125,6 +136,8 @@ def _environment() -> jinja2.Environment:
         "chart": lambda block: _ours(figures.chart(block)),
         "reliability": lambda table: _ours(figures.reliability(table)),
         "confidence_histogram": lambda table: _ours(figures.confidence_histogram(table)),
+        "corner": lambda block: _ours(figures.corner(block)),
+        "as_data": as_data,
         "matrix": matrix.laid_out,
         "overall": figures.overall,
         "kind": lambda block: type(block).__name__.lower(),

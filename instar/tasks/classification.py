@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from instar import plugins
 from instar.errors import ConfigError
-from instar.networks import Encoder, Learner, pixels
+from instar.networks import Encoder, Learner, features, pixels
 from instar.settings import Settings as Base
 from instar.validation import conflict
 
@@ -74,6 +74,7 @@ class Classifier(Learner):
 
         classes = len(plan.classes)
         self.module = encoder.network
+        self._head = encoder.head
         self.counts = {"confusion": torch.zeros(classes, classes, dtype=torch.int64)}
         self._one_B = torch.ones(0, dtype=torch.int64)
         self._settings = settings
@@ -115,6 +116,10 @@ class Classifier(Learner):
         from instar.tasks import _losses
 
         return {"probability": _losses.wide(self.module(self._seen(image_BHWC))).softmax(1).float()}
+
+    def embed(self, batch: Mapping[str, Any]) -> "dict[str, Tensor]":
+        """What the classifier reads of each image."""
+        return {"image": features(self.module, self._head, self._seen(batch["image"]))}
 
     def summary(self, counts: "Mapping[str, Tensor]") -> dict[str, float]:
         return summary(counts)

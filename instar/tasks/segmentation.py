@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from instar.errors import ConfigError
-from instar.networks import Encoder, Learner, pixels
+from instar.networks import Encoder, Learner, features, pixels
 from instar.settings import Settings as Base
 from instar.validation import conflict
 
@@ -89,6 +89,7 @@ class Segmenter(Learner):
 
         classes = len(plan.classes)
         self.module = encoder.network
+        self._head, self._width = encoder.head, encoder.num_features
         self.counts = {"confusion": torch.zeros(classes, classes, dtype=torch.int64)}
         self._settings, self._stride, self._classes = settings, encoder.stride, classes
         self._channels_last = plan.channels_last
@@ -152,6 +153,33 @@ class Segmenter(Learner):
 
         logits_BKHW = _tiles.padded(self.module, self._seen(image_BHWC), stride=self._stride).float()
         return {"probability": logits_BKHW.softmax(1), "mask": logits_BKHW.argmax(1).to(torch.uint8)}
+
+    def embed(self, batch: Mapping[str, Any]) -> "dict[str, Tensor]":
+        """What the classifier of pixels reads, averaged over each image; an image of more than `largest` pixels is
+        made smaller for it. A row that could not be read has no features: not a number."""
+        import torch
+        from torch.nn import functional
+
+        known_B = batch["label"] >= 0
+        sizes = {name: self._sizes(batch, name, known_B) for name in ("image_height", "image_width")}
+        found_BD: Tensor | None = None
+        for height, width, index in _alike(sizes):
+            if height == 0 or width == 0:
+                continue
+            for part in self._at_once(index, height * width):
+                image_BCHW = self._seen(batch["image"][part, :height, :width])
+                shrink = min(1.0, (self._settings.largest / (height * width)) ** 0.5)
+                stride = max(1, self._stride)
+                lands = [max(1, round(shrink * side / stride)) * stride for side in (height, width)]
+                if tuple(lands) != (height, width):
+                    image_BCHW = functional.interpolate(image_BCHW, lands, mode="bilinear", antialias=shrink < 1)
+                feature_BD = features(self.module, self._head, image_BCHW)
+                if found_BD is None:
+                    found_BD = feature_BD.new_full((len(known_B), feature_BD.shape[1]), torch.nan)
+                found_BD[part] = feature_BD
+        if found_BD is None:
+            found_BD = torch.full((len(known_B), self._width), torch.nan, device=known_B.device)
+        return {"image": found_BD}
 
     def summary(self, counts: "Mapping[str, Tensor]") -> dict[str, float]:
         """Scores of the training rows, as they were seen, from summed counts."""
@@ -305,6 +333,14 @@ def sections(predictions: "Masks", scores: Mapping[str, Any]) -> "list[Section]"
     from instar.report import pixels as show
 
     return show.sections(predictions, scores)
+
+
+def _alike(sizes: "Mapping[str, Tensor]") -> "list[tuple[int, int, list[int]]]":
+    """Images of one size together: height, width, and which rows."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for row, size in enumerate(zip(*(side.tolist() for side in sizes.values()), strict=True)):
+        found.setdefault(size, []).append(row)  # type: ignore[arg-type]
+    return [(*size, rows) for size, rows in found.items()]
 
 
 def _groups(sizes: "Mapping[str, Tensor]") -> "list[tuple[int, int, int, int, list[int]]]":
