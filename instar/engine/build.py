@@ -34,9 +34,10 @@ def learner(
     )
     for sentence in encoder.unmatched:
         told(sentence)
-    # A reader may have normalised already: fields have no colours that a network's weights were trained with.
-    normalised = getattr(plugins.load("readers", experiment.data.reader.kind), "normalised", False)
-    if normalised or not experiment.augment.normalise:
+    if plan.offset_C is not None and plan.scale_C is not None:
+        # Numbers that are no pixels have nothing to do with those that a network's weights were trained with.
+        encoder = replace(encoder, mean=plan.offset_C, std=plan.scale_C)
+    elif not experiment.augment.normalise:
         encoder = replace(encoder, mean=(0.0,) * plan.channels, std=(1.0,) * plan.channels)
     made = plugins.load("tasks", experiment.task.kind).learner(experiment.task, encoder, plan)
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format

@@ -62,12 +62,20 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         channels_last=_channels_last(settings, device, precision),
         manifest_hash=manifest.hash,
         seed=experiment.seed,
+        offset_C=_numbers(manifest, "offset"),
+        scale_C=_numbers(manifest, "scale"),
     )
 
 
 def _channels(wanted: Any, manifest: Manifest) -> int:
     """How many channels a sample has: as the reader is set, or as was found in the files."""
     return wanted if isinstance(wanted, int) else int(manifest.statistics["channels"])
+
+
+def _numbers(manifest: Manifest, name: str) -> tuple[float, ...] | None:
+    """One number a channel, where the reader says how its numbers are normalised."""
+    found = manifest.statistics.get(name)
+    return None if found is None else tuple(found)
 
 
 def _workers(machine: Machine, devices: int) -> int:

@@ -53,6 +53,8 @@ def classes_of(value_HW: np.ndarray, codes: Codes) -> np.ndarray:
     if value_HW.dtype != np.uint8 and value_HW.size and value_HW.min() >= 0 and value_HW.max() < 256:
         value_HW = value_HW.astype(np.uint8)  # a table is five times as fast as a search
     if value_HW.dtype == np.uint8:
+        if codes.values == tuple(range(len(codes.values))) and value_HW.max(initial=0) < len(codes.values):
+            return value_HW  # the values are the classes, which is nearly always so
         table = np.full(256, -1, np.int16)
         table[known[known < 256]] = names[known < 256]
         found_HW = table[value_HW]
