@@ -52,7 +52,7 @@ def staged(
 ) -> Path:
     """A copy of packed data below `to`, made now or found there; `folder` itself where there is no room for one."""
     about = packed.read_about(folder)
-    need = sum(shard.size for shard in about.shards) + (folder / packed.INDEX).stat().st_size
+    need = sum(file.size for file in about.files) + (folder / packed.INDEX).stat().st_size
     name = packed.xxh3_of(folder / packed.INDEX)
     reasons = []
     for base in _candidates(folder, environ) if to == "auto" else [to]:
@@ -107,7 +107,7 @@ def _free_memory() -> int:
 def _is_whole(target: Path, about: About) -> bool:
     try:
         return (
-            all((target / _name(n, shard)).stat().st_size == shard.size for n, shard in enumerate(about.shards))
+            all((target / _name(n, shard)).stat().st_size == shard.size for n, shard in enumerate(about.files))
             and (target / packed.INDEX).is_file()
         )
     except OSError:
@@ -126,8 +126,8 @@ def _copy(folder: Path, target: Path, about: About, told: Told) -> None:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         part.mkdir()
-        told_at, done, total = 0, 0, sum(shard.size for shard in about.shards)
-        for number, shard in enumerate(about.shards):
+        told_at, done, total = 0, 0, sum(file.size for file in about.files)
+        for number, shard in enumerate(about.files):
             _copy_one(folder / shard.name, part / _name(number, shard), shard)
             done += shard.size
             if done * 4 // total > told_at and done < total:

@@ -39,6 +39,7 @@ crops = frozenset({"window", "whole"})
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _ENDINGS = (".h5", ".hdf5", ".he5", ".nc", ".nc4", ".npy")
+packed_from = "field"  # form of `instar.engine.packing.sources`
 _STATS = "stats.h5"  # where statistics are, if nobody says
 _COUNTED = 64  # rows whose labels are counted before training
 _MEASURED = 16  # rows whose numbers are measured, where there is no file of statistics
@@ -215,11 +216,19 @@ def find(settings: Settings, root: Path) -> "Found":
 
 def find_packed(settings: Settings, pack: "Packed") -> "Found":
     """The same of packed data, from the names that their files had."""
-    names = list(dict.fromkeys(source.rpartition(":")[0] for source in pack.index["source"].to_pylist()))
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for row, source in enumerate(pack.index["source"].to_pylist()):
+        name = source.rpartition(":")[0]
+        first.setdefault(name, row)
+        last[name] = row
+    names = list(first)
     tops = {name.partition("/")[0].lower() for name in names if "/" in name}
     divided = "train" in {_SPLITS.get(top) for top in tops}
     inside = [name for name in names if name.partition("/")[0].lower() in _SPLITS or not divided]
-    return _found(settings, pack.folder, inside, divided=divided)
+    found = _found(settings, pack.folder, inside, divided=divided)
+    found.rows.extend((first[file], last[mask]) for file, mask in zip(found.files, found.masks, strict=True))
+    return found
 
 
 def members(settings: Settings, file: str, mask: str) -> list[tuple[str, str]]:
