@@ -6,6 +6,8 @@ from typing import Any
 
 from instar import plugins
 
+_INDEX = "index.parquet"  # as `instar.packed` has it, which loads NumPy and pyarrow
+
 
 def of_folder(source: Any, changes: Sequence[str] = ()) -> list[str]:
     """What is to be said of a folder that holds no classes: which reader it wants. Nothing for anything else.
@@ -23,10 +25,11 @@ def of_folder(source: Any, changes: Sequence[str] = ()) -> list[str]:
 
 
 def _kind(folder: Path) -> str:
-    from instar import packed
     from instar.readers import _pairs
 
-    if packed.is_packed(folder):
+    if (folder / _INDEX).is_file():
+        from instar import packed
+
         parts = set(packed.read_index(folder)[0]["part"].to_pylist())
         return "image_mask" if "mask" in parts else "field" if parts - {""} else ""
     if _pairs.looks_like_pairs(folder):

@@ -40,6 +40,13 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         raise ConfigError(f"train.batch is {batch}, fewer than the {devices} processes. Write at least {devices}.")
     steps = max(1, -(-round(settings.epochs * epoch_samples) // batch))
     device = device_of(machine.device)
+    if settings.compile == "graphs" and device != "cuda":
+        raise ConfigError(f"train.compile=graphs is for CUDA, but this trains on {device}. Write train.compile=true.")
+    if settings.shuffle != "global" and not np.array_equal(quotas_K, counts_K):
+        raise ConfigError(
+            f"train.shuffle={settings.shuffle} divides the rows, and task.balance={balance} draws from all of them. "
+            f"Write train.shuffle=global, or task.balance=none."
+        )
     precision = _precision(settings.precision, device)
     return Plan(
         classes=manifest.classes,

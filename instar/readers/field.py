@@ -235,7 +235,7 @@ def members(settings: Settings, file: str, mask: str) -> list[tuple[str, str]]:
     """The arrays of one row, each by the name `find_packed` knows it by, and what it is called in a shard."""
     if file != mask:
         return [(f"{file}:", "data"), (f"{mask}:", "labels")]
-    names = (*_layout(settings).datasets, settings.labels)
+    names = (*_datasets(settings), settings.labels)
     tails = [name.rpartition("/")[2] for name in names]
     short = len(set(tails)) == len(tails)
     return [
@@ -385,13 +385,17 @@ def _labels_of(settings: Settings, name: str) -> list[str] | None:
         return None
     if not name.endswith(".npy"):
         return [name]
-    data, labels = (f".{one.rpartition('/')[2]}" for one in (_layout(settings).datasets[0], settings.labels))
+    data, labels = (f".{one.rpartition('/')[2]}" for one in (_datasets(settings)[0], settings.labels))
     stem = name.removesuffix(".npy")
     if _middle(name, settings.label_files) is not None or stem.endswith(labels):
         return None
     called = [settings.label_files.removesuffix(".npy").replace("*", middle) + ".npy"]
     # As `instar convert` calls what it makes of one HDF5 file.
     return [stem.removesuffix(data) + labels + ".npy", *called] if stem.endswith(data) else called
+
+
+def _datasets(settings: Settings) -> tuple[str, ...]:
+    return (settings.data,) if isinstance(settings.data, str) else settings.data
 
 
 def _names(folder: Path) -> list[str]:

@@ -20,6 +20,7 @@ from instar.engine.loading import workers
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.loading.order import Order
 from instar.engine.loading.places import Arrays, Shapes
+from instar.engine.loading.sharded import Sharded
 from instar.engine.loading.workers import Made, Watch, Work
 from instar.errors import DataError
 
@@ -63,7 +64,7 @@ def keyed(seed: int, epoch: int, row: int, repeat: int = 0, attempt: int = 0) ->
 
 def train_stream(
     reader: Reader,
-    order: Order,
+    order: Order | Sharded,
     *,
     start: int,
     total: int,
@@ -142,7 +143,7 @@ class _Steps(Protocol):
 @dataclass(frozen=True)
 class _Training:
     reader: Reader
-    order: Order
+    order: Order | Sharded
     start: int
     total: int
     batch: int
@@ -190,7 +191,7 @@ class _Training:
         if attempt <= _SAME_CLASS:
             others = self.order.companions(row)
             return int(others[int(share * len(others))])
-        return int(self.order.draw(np.array([int(share * self.order.epoch_samples)])).row_N[0])
+        return self.order.anyone(row, share)
 
 
 @dataclass(frozen=True)
