@@ -8,6 +8,8 @@ what is broken. Each file is written under a hidden name and renamed; every byte
 import io
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,12 +22,12 @@ import xxhash
 from instar import fields, packed
 from instar.engine import faults
 from instar.engine.loading.cores import usable_cpus
+from instar.engine.packing import sources as packing
 from instar.engine.packing.pool import Piece, written
 from instar.engine.packing.sources import Sources
 from instar.engine.ranks.place import Place
 from instar.errors import DataError
 from instar.fields import Field
-from instar.manifest import Skipped
 from instar.metrics import moments
 from instar.metrics.moments import Moments
 from instar.run import write_atomically
@@ -33,6 +35,7 @@ from instar.run import write_atomically
 RECORDS = "converted"  # converted-0003.jsonl: what rank 3 finished
 STATISTICS = "stats.json"
 _TRIED = 16  # files of which one must be readable
+_DIGITS = re.compile(r"\d+")
 _BUFFER = 1 << 20  # stays in the processor's cache between reading, hashing and writing; 8 MB took 1.2 times as long
 
 _LARGEST = 1 << 28  # for what is compressed together
@@ -42,11 +45,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Task:
-    """One array of one file, and the file it becomes, both below their folders."""
+    """One array of one file, and the file it becomes, both below their folders.
+
+    whole   all of the file as it is instead: it holds other arrays than the others do, such as statistics of them
+    """
 
     source: str
     array: str
     output: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,17 +87,24 @@ class Outcome:
 def tasks(root: Path, arrays: Sequence[str] = ()) -> list[Task]:
     """What there is to convert below a folder, or in one file.
 
-    arrays   names of the arrays to take; by default all that the first readable file holds
-    Raises DataError where there is nothing.
+    arrays   names of the arrays to take; by default all that most files hold
+    Files whose names differ in digits only hold the same, so one of them is looked at. Those that hold none of the
+    arrays are taken as they are. Raises DataError where there is nothing.
     """
     files = _files(root)
-    names = [name.strip("/") for name in arrays] or _arrays_of_first(root, files)
+    kinds = _kinds(root, files)
+    names = [name.strip("/") for name in arrays] or list(_commonest(kinds, files))
     if not names:
         raise DataError(f"{files[0]}: holds no array of numbers. Name another folder.")
+    known = any(set(held) & set(names) for held in kinds.values())
     tails = [name.rpartition("/")[2] for name in names]
     short = len(set(tails)) == len(tails)
     made = []
     for file in files:
+        held = kinds[_shape(file)]
+        if known and held and not set(held) & set(names):
+            made.append(Task(file, "", file, whole=True))
+            continue
         stem = file.rpartition(".")[0] if "." in file.rpartition("/")[2] else file
         for name, tail in zip(names, tails, strict=True):
             middle = tail if short else name.replace("/", ".")
@@ -138,30 +152,20 @@ def convert(
 
 def sources(root: Path, todo: Sequence[Task]) -> Sources:
     """The same tasks as sources to pack: one sample a file, one member an array."""
-    numbers: dict[str, int] = {}
-    keys = [numbers.setdefault(task.source, len(numbers)) for task in todo]
-    sizes, changed, skipped = [], [], []
-    for task in todo:
-        try:
-            status = _at(root, task.source).stat()
-            sizes.append(fields.field(_at(root, task.source), task.array).size + 128)
-            changed.append(status.st_mtime_ns)
-        except (DataError, OSError) as error:
-            skipped.append(Skipped(f"{task.source}: {task.array}", str(error)))
-            sizes.append(-1)
-            changed.append(-1)
-    good = [number for number, size in enumerate(sizes) if size >= 0]
-    many = len({task.array for task in todo}) > 1
+    arrays, numbers = [task for task in todo if not task.whole], dict[str, int]()
+    names = [f"{task.source}:{task.array}" for task in arrays]
+    size_N, changed_N = packing.of_arrays(root, names)
+    many = len({task.array for task in arrays}) > 1
     return Sources(
         root,
         "field",
-        [f"{todo[n].source}:{todo[n].array}" for n in good],
-        at_N=np.zeros(len(good), np.int64),
-        size_N=np.array([sizes[n] for n in good], np.int64),
-        changed_N=np.array([changed[n] for n in good], np.int64),
-        keys=[keys[n] for n in good],
-        parts=[todo[n].output.removesuffix(".npy").rpartition(".")[2] if many else "" for n in good],
-        skipped=skipped,
+        names,
+        at_N=np.zeros(len(names), np.int64),
+        size_N=size_N,
+        changed_N=changed_N,
+        keys=[numbers.setdefault(task.source, len(numbers)) for task in arrays],
+        parts=[task.output.removesuffix(".npy").rpartition(".")[2] if many else "" for task in arrays],
+        beside=[_at(root, task.source) for task in todo if task.whole],
     )
 
 
@@ -196,21 +200,23 @@ class _Converter:
         """Whether the output of an earlier start is there, from the same source, as long as it was, and wanted so."""
         if before["from"] != [state.st_size, state.st_mtime_ns] or not output.is_file():
             return False
-        if output.stat().st_size != before["size"] or (self._options.stats and before.get("stats") is None):
+        if output.stat().st_size != before["size"] or (
+            self._options.stats and before.get("stats") is None and not before.get("whole")
+        ):
             return False
         return not self._options.fix or packed.xxh3_of(output) == before["xxh3"]
 
     def _converted(self, task: Task, source: Path, output: Path) -> dict[str, Any]:
-        about = fields.field(source, task.array)
+        about = Field("", (), np.dtype(np.uint8)) if task.whole else fields.field(source, task.array)
         output.parent.mkdir(parents=True, exist_ok=True)
         part = output.with_name(f".{output.name}.part")  # of a killed start too: nobody else writes this output
         whole = xxhash.xxh3_128()
         try:
             with open(part, "wb", buffering=0) as file:
-                for piece in self._all(source, about):
+                for piece in self._bytes_of(source) if task.whole else self._all(source, about):
                     whole.update(piece)
                     _write(file, piece)
-            found = self._moments(part) if self._options.stats else None
+            found = self._moments(part) if self._options.stats and not task.whole else None
             size = part.stat().st_size
             faults.point("convert.rename")
             part.replace(output)
@@ -224,6 +230,12 @@ class _Converter:
             "xxh3": whole.hexdigest(),
             "stats": found and asdict(found),
         }
+
+    def _bytes_of(self, source: Path) -> Iterator[memoryview]:
+        """All bytes of a file, through the one buffer."""
+        with open(source, "rb", buffering=0) as file:
+            while got := file.readinto(self._buffer.data):
+                yield self._buffer.data[:got]
 
     def _all(self, source: Path, about: Field) -> Iterator[Any]:
         yield _head(about)
@@ -284,12 +296,13 @@ def _records(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _is_recorded(task: Task, known: dict[str, dict[str, Any]]) -> bool:
     record = known.get(task.output)
-    return record is not None and (record["source"], record["array"]) == (task.source, task.array)
+    return record is not None and record["source"] == task.source and record["array"] == task.array
 
 
 def _put_together(folder: Path, todo: Sequence[Task], known: dict[str, dict[str, Any]]) -> dict[str, Moments] | None:
     """The statistics of every array over all files, written for others to read; None where a part has none."""
     made: dict[str, Moments] = {}
+    todo = [task for task in todo if not task.whole]
     for name in sorted({task.array for task in todo}):
         parts = [known[task.output].get("stats") for task in sorted(todo, key=_by_source) if task.array == name]
         if not all(parts):
@@ -328,11 +341,30 @@ def _files(root: Path) -> list[str]:
     return found
 
 
-def _arrays_of_first(root: Path, files: Sequence[str]) -> list[str]:
+def _kinds(root: Path, files: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What files of each shape of name hold; nothing where none of the first of them can be read."""
+    alike: dict[str, list[str]] = {}
+    for file in files:
+        alike.setdefault(_shape(file), []).append(file)
+    return {shape: _arrays_of_first(root, some) for shape, some in alike.items()}
+
+
+def _commonest(kinds: dict[str, tuple[str, ...]], files: Sequence[str]) -> tuple[str, ...]:
+    """The arrays that most files hold."""
+    counts = Counter(kinds[_shape(file)] for file in files)
+    return max(counts, key=lambda names: (bool(names), counts[names]))
+
+
+def _shape(file: str) -> str:
+    """A file's name without what numbers it."""
+    return _DIGITS.sub("0", file)
+
+
+def _arrays_of_first(root: Path, files: Sequence[str]) -> tuple[str, ...]:
     for file in files[:_TRIED]:
         with suppress(DataError):
-            return [one.name for one in fields.fields(_at(root, file))]
-    return [one.name for one in fields.fields(_at(root, files[0]))]
+            return tuple(one.name for one in fields.fields(_at(root, file)))
+    return ()
 
 
 def _at(root: Path, source: str) -> Path:

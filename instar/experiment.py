@@ -156,8 +156,14 @@ class Train(Settings):
     """Whether all devices' running statistics are averaged before each evaluation; else those of the first count."""
     channels_last: Literal["auto"] | bool = "auto"
     """Whether pixels keep their channels side by side in memory."""
-    compile: bool = False
-    """Whether the network goes through torch.compile."""
+    compile: bool | Literal["graphs"] = False
+    """Whether the network goes through torch.compile; `graphs` also replays it as CUDA graphs (its mode
+    reduce-overhead)."""
+    shuffle: Literal["global", "node", "gpu"] = "global"
+    """Among which rows each step draws: all; or those of a part that each node, or each rank, keeps to. A node then
+    stages its part of packed data only, and the order depends on how many there are."""
+    oversampling: Positive = 1
+    """How many parts a node or rank keeps to where rows are divided: each row is then with so many of them."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """How several devices share a model: a copy each, or a shard each."""
     target: float | None = None
@@ -176,6 +182,14 @@ class Train(Settings):
     """What to do when the loss is not finite."""
     max_bad: Share = 0.01
     """Largest share of samples that may turn out unreadable during training."""
+
+    @model_validator(mode="after")
+    def _rows_are_divided(self) -> "Train":
+        if self.oversampling > 1 and self.shuffle == "global":
+            raise conflict(
+                [(("oversampling", "shuffle"), "says nothing where all draw among all rows: write node or gpu")]
+            )
+        return self
 
     @model_validator(mode="after")
     def _shards_are_contiguous(self) -> "Train":

@@ -26,7 +26,8 @@ class Encoder:
     network        normalised float image_BCHW -> logits_BK, or feature_BD where it was built without classes; with a
                    `stride`, logits_BKHW of the image's own height and width
     num_features   D, the width of what the classifier reads
-    mean, std      of each channel, in pixels of 0 to 1; what the network's weights were trained with
+    mean, std      of each channel, in pixels of 0 to 1, or in units of their own where numbers are no pixels; what the
+                   network's weights were trained with
     head           name of the classifier inside `network`, '' where there is none
     unmatched      what of the given weights did not fit, one sentence each
     stride         0 where the network answers once an image; else it answers each pixel, and height and width of its
@@ -101,7 +102,7 @@ def pixels(
 ) -> Tensor:
     """Normalised float32 image_BCHW on the same device: the first thing done to a batch.
 
-    image_BHWC   any integer type, whose largest value counts as 1, or floating point of 0 to 1
+    image_BHWC   any integer type, whose largest value counts as 1, or floating point as it is
     mean, std    one number a channel; tensors on the image's device save a copy
     """
     import torch
@@ -113,6 +114,8 @@ def pixels(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     # Measured: one copy into the layout that is wanted, and the rest in place, is twice as fast as arithmetic on BHWC.
     image_BCHW = image_BHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=layout, copy=True)
+    if image_BHWC.is_floating_point():  # of any size: 100,000 Pa, of which only the last few hundred change
+        return image_BCHW.sub_(mean_C11).mul_(1 / std_C11)
     return image_BCHW.mul_(1 / (largest * std_C11)).sub_(mean_C11 / std_C11)
 
 

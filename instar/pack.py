@@ -11,6 +11,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -77,6 +78,7 @@ def pack(found: Sources, folder: Path, options: Options, *, progress: Progress =
     Raises DataError where the folder holds something else, where nothing can be read, and where it cannot be written.
     """
     _not_packed(found.place)
+    options = _for(found, options)
     _may_be_written(folder, found)
     folder.mkdir(parents=True, exist_ok=True)
     plan = _plan_of(found, options)
@@ -85,7 +87,11 @@ def pack(found: Sources, folder: Path, options: Options, *, progress: Progress =
             return _already(folder, plan)
         if options.in_place:
             return _indexed_in_place(found, folder, options, plan, progress)
-        if options.payload == packed.ARRAYS and (made := _one_array(found, folder, options, plan, progress)):
+        if (
+            options.payload == packed.ARRAYS
+            and found.parts is None
+            and (made := _one_array(found, folder, options, plan, progress))
+        ):
             return made
         return _into_shards(found, folder, options, plan, progress)
 
@@ -116,6 +122,11 @@ def of_manifest(rows: Manifest, *, divided: bool) -> Sources:
     return sources.of_manifest(rows, divided=divided)
 
 
+def of_masks(rows: Manifest, members: sources.Members, *, form: str, beside: Sequence[Path], divided: bool) -> Sources:
+    """The same where pixels have labels, so that a sample has several members. See `sources.of_masks`."""
+    return sources.of_masks(rows, members, form=form, beside=beside, divided=divided)
+
+
 def found_at(place: Path, *, inside: str | None = None) -> Sources:
     """What is to be packed in a folder or archive without a recipe. Raises DataError where there is nothing.
 
@@ -135,10 +146,23 @@ def _not_packed(place: Path) -> None:
         raise DataError(f"{place}: is packed already. Name what it was packed from, or check it with --verify.")
 
 
+def _for(found: Sources, options: Options) -> Options:
+    """The options as these sources need them; raises DataError where they cannot be packed so."""
+    if found.form == "field":
+        return replace(options, payload=packed.ARRAYS)  # an array is stored as it is
+    if found.parts is not None and options.payload in (packed.JPEG256, packed.RAW256):
+        raise DataError(
+            f"{found.place}: its pixels have labels, and a label of a smaller picture would be another one. Write "
+            f"as=original, or as=array."
+        )
+    return options
+
+
 def _may_be_written(folder: Path, found: Sources) -> None:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: this is a file. Name a folder that is to hold the packed data.")
-    strange = [one.name for one in folder.iterdir() if not one.name.startswith(_OWN)] if folder.is_dir() else []
+    ours = (*_OWN, *(name for one in found.beside for name in (one.name, f".{one.name}")))
+    strange = [one.name for one in folder.iterdir() if not one.name.startswith(ours)] if folder.is_dir() else []
     if strange:
         raise DataError(f"{folder}: holds other files ({strange[0]!r} …). Name a new folder: to=FOLDER")
 
@@ -147,8 +171,10 @@ def _plan_of(found: Sources, options: Options) -> str:
     """A fingerprint of what is packed and how: shards of another one cannot be used."""
     changed = found.place.stat().st_mtime_ns if found.form in ("tar", "zip") else 0
     how = {**asdict(replace(options, processes=None)), "place": os.fspath(found.place), "changed": changed}
+    how["beside"] = [[one.name, packed.xxh3_of(one)] for one in found.beside]
     whole = xxhash.xxh3_128(json.dumps(how, sort_keys=True).encode())
-    for column in (found.names, found.labels, found.groups, found.splits, found.keys, found.parts):
+    of_rows = (found.names, found.labels, found.groups, found.splits, found.keys, found.parts, found.contents)
+    for column in of_rows:
         whole.update(json.dumps(column and list(column)).encode())
     whole.update(found.size_N.tobytes())
     whole.update(found.changed_N.tobytes())
@@ -184,8 +210,10 @@ def _already(folder: Path, plan: str) -> Outcome:
 
 
 def _into_shards(found: Sources, folder: Path, options: Options, plan: str, progress: Progress) -> Outcome:
-    weight_N = shards.expected(found.size_N, found.pixels_N, payload=options.payload)
-    chunks = shards.planned(weight_N, found.size_N, most=options.shard)
+    # Of a field the size of what is stored is known.
+    payload = packed.ORIGINAL if found.form == "field" else options.payload
+    weight_N = shards.expected(found.size_N, found.pixels_N, payload=payload)
+    chunks = shards.planned(weight_N, found.size_N, most=options.shard, keys=found.keys)
     finished = {number for number in {chunk.shard for chunk in chunks} if _is_finished(folder, number, plan)}
     _remove_unfinished(folder, finished)
     todo = [number for number, chunk in enumerate(chunks) if chunk.shard not in finished]
@@ -246,7 +274,10 @@ class _Packer:
         found = self._found
         data = sources.load(found.place, found.form, found.names[row], int(found.at_N[row]), int(found.size_N[row]))
         name = ".npy" if found.form == "field" else found.names[row]
-        return payloads.stored(data, name, payload=self._options.payload, form=self._form, bare=self._bare)
+        # What stands in a mask are names of classes, which no conversion may touch.
+        payload = packed.ORIGINAL if found.parts and found.parts[row] else self._options.payload
+        made = payloads.stored(data, name, payload=payload, form=self._form, bare=self._bare)
+        return made if found.contents is None else replace(made, facts=made.facts | {"content": found.contents[row]})
 
 
 def _finish(folder: Path, piece: Piece, gathered: Sequence[Written], found: Sources, plan: str) -> None:
@@ -325,12 +356,22 @@ def _indexed(
         skipped=skipped,
         plan=plan,
         notes=tuple(found.notes),
+        beside=tuple(_copied(one, folder) for one in found.beside),
     )
     faults.point("pack.index")
     packed.write_index(folder / packed.INDEX, rows, about)
     for number in range(len(about.shards)):
         _sidecar(folder, number).unlink(missing_ok=True)
     return Outcome(packed.read(folder), kept)
+
+
+def _copied(file: Path, folder: Path) -> Shard:
+    """A file that is of all samples, brought beside them whole or not at all."""
+    part = folder / f".{file.name}.part"
+    shutil.copyfile(file, part)
+    part.replace(folder / file.name)
+    packed.sync_folder(folder)
+    return Shard(file.name, (folder / file.name).stat().st_size, packed.xxh3_of(folder / file.name))
 
 
 def _is_finished(folder: Path, number: int, plan: str) -> bool:

@@ -26,6 +26,7 @@ import xxhash
 
 from instar import remote
 from instar.errors import DataError
+from instar.fields import of_npy
 from instar.remote import Wanted
 
 INDEX = "index.parquet"
@@ -76,6 +77,7 @@ class About:
     skipped    (file, reason) of what was left out
     plan       fingerprint of what was packed and how
     notes      sentences for the user
+    beside     files that are of all samples, such as statistics, as they were
     """
 
     payload: str
@@ -84,6 +86,12 @@ class About:
     skipped: tuple[tuple[str, str], ...] = ()
     plan: str = ""
     notes: tuple[str, ...] = ()
+    beside: tuple[Shard, ...] = ()
+
+    @property
+    def files(self) -> tuple[Shard, ...]:
+        """All files but the index."""
+        return (*self.shards, *self.beside)
 
 
 def is_packed(folder: Path) -> bool:
@@ -126,11 +134,47 @@ class Packed:
         if self._checked_N[row]:
             return data
         if xxhash.xxh3_128_digest(data) != self._xxh3[row].as_py():
-            raise DataError(
-                f"its bytes in {self.about.shards[self._shard_N.item(row)].name} are not those that were packed"
-            )
+            raise DataError(self.not_those(row))
         self._checked_N[row] = True
         return data
+
+    @property
+    def is_far(self) -> bool:
+        """Whether shards are fetched from elsewhere when they are wanted."""
+        return remote.is_here_only_in_part(self.folder)
+
+    def lies(self, row: int) -> tuple[Path, int, int]:
+        """The file that the stored bytes of a row lie in, where they begin and how many they are.
+
+        For who reads them into memory of its own, and then compares them with `proof`. Raises DataError where the file
+        is not as long as it was.
+        """
+        number = self._shard_N.item(row)
+        path, size = self._in_folder(number), self.about.shards[number].size
+        if problem := _problem(path, size, str(path)):
+            raise DataError(f"{problem}. Copy or pack it again.")
+        return path, self._offset_N.item(row), self._length_N.item(row)
+
+    def proof(self, row: int) -> bytes | None:
+        """xxh3-128 that the stored bytes of a row must have; None where this process has looked already."""
+        return None if self._checked_N[row] else self._xxh3[row].as_py()
+
+    def proven(self, row: int) -> None:
+        """Note that they have it."""
+        self._checked_N[row] = True
+
+    def not_those(self, row: int) -> str:
+        """What to say where they have not."""
+        return f"its bytes in {self.about.shards[self._shard_N.item(row)].name} are not those that were packed"
+
+    def beside(self, name: str) -> Path | None:
+        """A file that was packed with the samples, but is of all of them; None where there is none of this name."""
+        found = next((one for one in self.about.beside if one.name == name), None)
+        if found is None:
+            return None
+        if self.is_far:
+            return remote.located(self.folder, Wanted(found.name, found.size, found.xxh3))
+        return self.folder / name
 
     def _view(self, row: int) -> memoryview | bytes:
         number = self._shard_N.item(row)
@@ -196,7 +240,7 @@ class Packed:
 
     def _in_folder(self, number: int) -> Path:
         shard = self.about.shards[number]
-        if remote.is_here_only_in_part(self.folder):
+        if self.is_far:
             return remote.located(self.folder, Wanted(shard.name, shard.size, shard.xxh3))
         return self.folder / shard.name
 
@@ -227,23 +271,6 @@ def _mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def of_npy(data: bytes | memoryview) -> np.ndarray:
-    """The array in the bytes of an .npy file, not copied. Raises DataError for anything else, and for pickles."""
-    import io
-
-    head = io.BytesIO(bytes(data[:65_600]))
-    try:
-        version = np.lib.format.read_magic(head)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(head)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        flat = np.frombuffer(data, dtype, offset=head.tell(), count=int(np.prod(shape, dtype=np.int64)))
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"not a whole .npy array ({error})") from error
-    return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-
-
 def read(folder: Path, *, access: Literal["mmap", "pread"] = "mmap") -> Packed:
     """Open packed data. Raises DataError where the index is not whole, or a shard is not there or not as long."""
     if remote.is_address(folder):
@@ -251,7 +278,7 @@ def read(folder: Path, *, access: Literal["mmap", "pread"] = "mmap") -> Packed:
     about = read_about(folder)
     if remote.is_here_only_in_part(folder):
         return Packed(folder, about, access=access)
-    problems = [problem for shard in about.shards if (problem := _problem(folder / shard.name, shard.size, shard.name))]
+    problems = [problem for shard in about.files if (problem := _problem(folder / shard.name, shard.size, shard.name))]
     if problems:
         shown = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise DataError(f"{folder}: {shown}. Copy the folder again, or pack again.")
@@ -290,6 +317,7 @@ def _about(path: Path) -> About:
         if said.pop("version") != _VERSION:
             raise ValueError("another version of Instar wrote it")
         said["shards"] = tuple(Shard(**shard) for shard in said["shards"])
+        said["beside"] = tuple(Shard(**file) for file in said.get("beside", ()))
         said["skipped"] = tuple((file, reason) for file, reason in said["skipped"])
         return About(**{**said, "notes": tuple(said["notes"])})
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:

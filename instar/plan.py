@@ -48,6 +48,7 @@ class Plan:
     quotas_K         draws of each class in one epoch; they sum to epoch_samples
     class_weights_K  weights of the loss, None without them
     micro            rows a rank puts through the network at once
+    offset_C, scale_C   (x - offset) / scale is what the network sees of each channel; None where its numbers are pixels
     """
 
     classes: tuple[str, ...]
@@ -70,6 +71,8 @@ class Plan:
     channels_last: bool
     manifest_hash: str
     seed: int
+    offset_C: tuple[float, ...] | None = None
+    scale_C: tuple[float, ...] | None = None
 
     @property
     def steps(self) -> int:

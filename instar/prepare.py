@@ -94,19 +94,18 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
     """
     if data.manifest is not None:
         return _as_prepared(data, data.manifest, progress)
-    if packed.is_packed(data.root):
-        place = data.root if is_address(data.root) else data.root.absolute()
-        found, heads, stored_as = packs.of_packed(place, data)
-        if data.exclude is not None:
-            # By name only: there are no files to take a hash of, and what a recipe excluded was not packed.
-            left = exclusion.left(found, replace(exclusion.read(data.exclude), hashes=frozenset()))
-            kept = set(left.files)
-            found, heads = left, heads.take([row for row, file in enumerate(found.files) if file in kept])
-        made = of_listing(found, heads, data, seed, rare={})
-        return replace(made, statistics=made.statistics | {"stored_as": stored_as})
     reader = plugins.load("readers", data.reader.kind)
-    if "mask" in reader.gives:
-        return _of_masks(data, seed, reader, progress)
+    of_pixels = "mask" in reader.gives
+    if packed.is_packed(data.root):
+        found, heads, stored_as = _packed(data, reader)
+        made = (
+            of_masks(found, heads, data, seed, reader) if of_pixels else of_listing(found, heads, data, seed, rare={})
+        )
+        return replace(made, statistics=made.statistics | {"stored_as": stored_as})
+    if of_pixels:
+        found = masked_files(data, reader)
+        heads = masked.look(found, data, reader, progress=lambda done: progress(done, len(found.files)))
+        return of_masks(found, heads, data, seed, reader)
     if (known := whole.recall(data, seed)) is not None:
         return known
     found, rare = listed(data, seed)
@@ -150,14 +149,16 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
     return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)
 
 
-def _of_masks(data: Data, seed: int, reader: ModuleType, progress: Callable[[int, int], None]) -> Manifest:
-    """What there is to learn from where each pixel has a label: a row an image, all of one target, 0."""
+def masked_files(data: Data, reader: ModuleType) -> Listing:
+    """Every image with its mask that is not excluded, where each pixel has a label."""
     if data.index is not None:
         raise DataError("data.index names positions in class folders, but pixels have labels here. Leave it out.")
     found = masked.listed(data, reader)
-    if data.exclude is not None:
-        found = exclusion.left(found, exclusion.read(data.exclude))
-    heads = masked.look(found, data, reader, progress=lambda done: progress(done, len(found.files)))
+    return found if data.exclude is None else exclusion.left(found, exclusion.read(data.exclude))
+
+
+def of_masks(found: Listing, heads: Headers, data: Data, seed: int, reader: ModuleType) -> Manifest:
+    """The manifest of images and masks that were listed and looked at: a row an image, all of one target, 0."""
     good, skipped = _usable(found, heads, data)
     if not good:
         raise DataError(
@@ -186,9 +187,25 @@ def _of_masks(data: Data, seed: int, reader: ModuleType, progress: Callable[[int
     statistics = _statistics(heads, target_N, split_N) | survey.statistics
     statistics |= {"classes": len(survey.classes), "imbalance": None, "pixels": survey.pixels_K}
     statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": {}, "excluded": found.excluded}
+    statistics["divided"] = found.splits is not None
     statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
     statistics["notes"] = [*found.notes, *survey.notes, *_alike(survey.classes), *notes, *filter(None, [heads.note])]
     return Manifest(found.root, table, survey.classes, tuple(skipped), statistics)
+
+
+def _packed(data: Data, reader: ModuleType) -> tuple[Listing, Headers, str]:
+    """The rows of packed data that are not excluded, what is known of each, and how they are stored."""
+    place = data.root if is_address(data.root) else data.root.absolute()
+    if "mask" in reader.gives:
+        found, heads, stored_as = packs.of_masks(place, data, reader)
+    else:
+        found, heads, stored_as = packs.of_packed(place, data)
+    if data.exclude is None:
+        return found, heads, stored_as
+    everything = exclusion.read(data.exclude)
+    left = exclusion.left(found, everything, hashes=lambda: packs.checksums(place, found.files))
+    kept = set(left.files)
+    return left, heads.take([row for row, file in enumerate(found.files) if file in kept]), stored_as
 
 
 # --- which files ---------------------------------------------------------------------------------------------------
@@ -277,13 +294,34 @@ def _as_prepared(data: Data, path: Path, progress: Progress) -> Manifest:
     """The rows of a manifest file, below the root that is given; its files are looked at again as `recheck` says."""
     rows = replace(manifests.read(path), root=Path(os.path.abspath(data.root)))  # noqa: PTH100 - links stay as written
     statistics = {**rows.statistics, "notes": []}
+    if packed.is_packed(data.root):
+        found, heads, stored_as = _packed(data, plugins.load("readers", data.reader.kind))
+        return _as_packed(rows, found, heads, data, statistics | {"stored_as": stored_as})
     if not whole.by_file(data.recheck, len(rows)):
         statistics["notes"] = [f"the files of {path.name} were not looked at again; data.recheck=files does"]
         return replace(rows, statistics=statistics)
     others = rows.table["other"].to_pylist() if "other" in rows.table.column_names else None
     heads = _looked_at(rows.root, rows.table["file"].to_pylist(), others, progress)
-    gone = np.flatnonzero(heads.reason_N != "")
-    changed = np.flatnonzero((heads.reason_N == "") & (heads.content_N != rows.table["content"].to_numpy()))
+    return _held_to(rows, heads.reason_N, heads.content_N, data, statistics)
+
+
+def _as_packed(rows: Manifest, found: Listing, heads: Headers, data: Data, statistics: dict[str, Any]) -> Manifest:
+    """The rows of a manifest file as they are in packed data."""
+    place = {name: row for row, name in enumerate(found.files)}
+    at_N = np.array([place.get(file, -1) for file in rows.table["file"].to_pylist()], np.int64)
+    reason_N = np.where(at_N < 0, "it is not in the packed data", heads.reason_N[at_N])
+    here = replace(rows, root=found.root)
+    return _held_to(here, reason_N, heads.content_N[at_N], data, statistics)
+
+
+def _held_to(
+    rows: Manifest, reason_N: np.ndarray, content_N: np.ndarray, data: Data, statistics: dict[str, Any]
+) -> Manifest:
+    """The rows of a manifest file; raises DataError where files are gone or not what they were."""
+    path = data.manifest
+    assert path is not None, "the caller read it"
+    gone = np.flatnonzero(reason_N != "")
+    changed = np.flatnonzero((reason_N == "") & (content_N != rows.table["content"].to_numpy()))
     if len(changed) or len(gone) > data.max_bad * len(rows):
         bad = changed if len(changed) else gone
         what = (

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from instar import plugins, prepare
 from instar.augment import Augment
@@ -9,6 +10,7 @@ from instar.engine.loading.loaders import keyed
 from instar.errors import ConfigError, DataError
 from instar.experiment import Data
 from instar.masks import IGNORE
+from instar.networks import pixels
 from instar.readers._pixels import BadImage
 from tests.fakes.masks import field, folder_of_fields
 
@@ -66,7 +68,9 @@ def test_channels_are_normalised_by_the_file_of_statistics_or_by_some_fields(kin
     by_range = kind == "minmax" or (kind == "auto" and stats)
     image = field(number_of(rows, 3))[0]
     expected = (image - low) / (high - low) if by_range else (image - mean) / std
-    np.testing.assert_allclose(found.read(3, None)["image"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.read(3, None)["image"], image)  # the network's first step normalises
+    seen = pixels(torch.from_numpy(image[None]), rows.statistics["offset"], rows.statistics["scale"])
+    np.testing.assert_allclose(seen[0].permute(1, 2, 0), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_channels_are_chosen_by_number_and_by_name(tmp_path):
@@ -99,7 +103,7 @@ def test_arrays_of_one_channel_each_and_channels_first_are_put_together(tmp_path
     np.testing.assert_array_equal(one.read(2, None)["image"], image[..., [0, 2]])
     np.testing.assert_array_equal(first.read(2, None)["image"], image)
     with pytest.raises(
-        DataError, match=r"unknown dataset 'stak': did you mean 'stack'.*holds cover, nir, red, stack, x y"
+        DataError, match=r"unknown array 'stak': did you mean 'stack'.*holds cover, nir, red, stack, x y"
     ):
         opened(tmp_path, data="stak", **more)
 
@@ -164,7 +168,7 @@ def test_an_array_of_objects_is_never_unpickled(tmp_path):
     ("change", "given", "text"),
     [
         (lambda file: file.unlink(), {"stats": "stats.h5"}, "there is no such file of statistics"),
-        (lambda file: file.write_bytes(b"x"), {}, "not a whole HDF5 file"),
+        (lambda file: file.write_bytes(b"x"), {}, "neither HDF5 nor NetCDF nor .npy"),
         (lambda file: shorten(file), {}, r"minval has the shape \(3,\), but the fields have 4 channels"),
         (lambda file: only(file, "minval"), {"normalise": "minmax"}, "holds no minval and maxval"),
         (lambda file: only(file, "minval"), {"normalise": "meanstd"}, "holds no mean, and std or sqmean"),

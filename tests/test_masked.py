@@ -200,9 +200,9 @@ def test_values_that_are_no_classes_are_named_with_what_to_write(tmp_path):
     with pytest.raises(
         BadImage, match=r"holds 7 \(2 pixels\), 9 \(1 pixels\), but the classes are 0, 1.*data\.reader\.ignore"
     ):
-        _masks.read(file, codes)
+        _masks.read(_masks.values(file, colours=codes.colours), codes)
     with pytest.raises(BadImage, match="a mask in colours"):
-        _masks.read(save(tmp_path / "c.png", np.array([[[1, 2, 3]]], np.uint8)), codes)
+        _masks.values(save(tmp_path / "c.png", np.array([[[1, 2, 3]]], np.uint8)), colours=False)
 
 
 def test_masks_that_look_like_pictures_are_refused_with_what_to_write(tmp_path):

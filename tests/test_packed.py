@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from instar import pack, packed, remote
+from instar import fields, pack, packed, remote
 from instar.errors import DataError
 from tests.fakes.images import folder_of_images
 
@@ -98,7 +98,7 @@ def test_arrays_are_those_numpy_reads(tmp_path, dtype, fortran):
     array = (np.random.default_rng(0).random((5, 7, 3)) * 200).astype(dtype)
     file = tmp_path / "a.npy"
     np.save(file, np.asfortranarray(array) if fortran else array)
-    read = packed.of_npy(file.read_bytes())
+    read = fields.of_npy(file.read_bytes())
     np.testing.assert_array_equal(read, np.load(file))
     assert read.dtype == np.load(file).dtype
 
@@ -112,7 +112,7 @@ def test_what_is_no_array_is_refused_and_nothing_runs(tmp_path, what):
         head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }".ljust(117) + b"\n"
         data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head
     with pytest.raises(DataError, match=r"not a whole \.npy array"):
-        packed.of_npy(data)
+        fields.of_npy(data)
 
 
 def test_addresses_survive_a_path():

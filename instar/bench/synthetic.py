@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from instar import fields
 from instar.bench import weather
 from instar.errors import DataError
 from instar.run import write_atomically
@@ -47,10 +47,7 @@ def write(
             sums.add(data_HWC)
         file = folder / parts[time] / name(time)
         if not file.exists():
-            unfinished = file.with_suffix(".tmp")
-            with h5py.File(unfinished, "w") as made:
-                made["climate/data"], made["climate/labels_0"] = data_HWC, class_HW
-            unfinished.replace(file)
+            fields.write(file, {"climate/data": data_HWC, "climate/labels_0": class_HW})
         told(time + 1)
     sums.write(folder / "stats.h5")
 
@@ -115,13 +112,11 @@ class _Sums:
         )
 
     def write(self, file: Path) -> None:
-        unfinished = file.with_suffix(".tmp")
-        with h5py.File(unfinished, "w") as made:
-            made["climate/count"] = np.float64(self.count)
-            made["climate/mean"] = (self.sum_C / self.count).astype(np.float32)
-            made["climate/sqmean"] = (self.square_C / self.count).astype(np.float32)
-            made["climate/minval"], made["climate/maxval"] = (
-                self.least_C.astype(np.float32),
-                self.most_C.astype(np.float32),
-            )
-        unfinished.replace(file)
+        found = {
+            "mean": self.sum_C / self.count,
+            "sqmean": self.square_C / self.count,
+            "minval": self.least_C,
+            "maxval": self.most_C,
+        }
+        as_floats = {f"climate/{name}": values.astype(np.float32) for name, values in found.items()}
+        fields.write(file, {"climate/count": np.array(self.count, np.float64), **as_floats})

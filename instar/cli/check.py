@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instar import terminal
+from instar.cli import kinds
 from instar.cli.prepare import taken
 from instar.cli.words import Words
 from instar.errors import DONE, USER_ERROR, ConfigError
@@ -46,7 +47,8 @@ def run(words: Words) -> int:
     given, changes = taken(words, ("page", "quarantine", "workers"))
     if not words.things and not any(change.startswith("data.root=") for change in changes):
         raise ConfigError("there is nothing to check: name a folder of images or a recipe. See: instar check --help")
-    experiment = experiments.load(words.things[0] if words.things else {}, changes)
+    source: Any = words.things[0] if words.things else {}
+    experiment = experiments.load(source, [*kinds.of_folder(source, changes), *changes])
     machine = validate(Machine, {}, [f"workers={given['workers']}"] if "workers" in given else [])
     name = experiment.name or experiment.data.root.name or "data"
     page = _place_for(Path(given.get("page", f"{name}-data.html")))

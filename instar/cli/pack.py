@@ -25,10 +25,12 @@ import difflib
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instar import formats, plugins, terminal
+from instar.cli import kinds
 from instar.cli.words import Words, to_type
 from instar.errors import DONE, USER_ERROR, ConfigError
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from instar.engine.packing.sources import Sources
     from instar.experiment import Data
     from instar.machine import Packing
+    from instar.manifest import Manifest
     from instar.pack import Options, Outcome
 
 FLAGS = ("verify", "in-place")
@@ -95,27 +98,43 @@ def _sources(place: Path, inside: str | None, changes: list[str], line: terminal
         recipe = experiments.load(place, changes)
         rows = prepare.manifest(recipe.data, recipe.seed, progress=lambda n, of: line.draw("data     ", n, of))
         line.clear()
-        return stage.of_manifest(rows, divided=bool(rows.statistics.get("divided"))), recipe.data
+        return _of_rows(rows, recipe.data), recipe.data
     if changes:
         near = difflib.get_close_matches(changes[0].partition("=")[0], ("to", "as", "shard", "workers", "inside"), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"settings of a recipe go with a recipe; {place} is none"
         raise ConfigError(f"{changes[0]!r}: {hint}")
     if place.is_dir():
         try:
-            data = experiments.load(place).data.model_copy(update={"max_bad": 0.99})
+            data = experiments.load(place, kinds.of_folder(place)).data.model_copy(update={"max_bad": 0.99})
             rows = prepare.manifest(data, 0, progress=lambda n, of: line.draw("data     ", n, of))
             line.clear()
-            return stage.of_manifest(rows, divided=bool(rows.statistics.get("divided"))), data
+            return _of_rows(rows, data), data
         except DataError:
             line.clear()  # no folder of classes: any images and arrays will do
     return stage.found_at(place, inside=inside), None
+
+
+def _of_rows(rows: "Manifest", data: "Data") -> "Sources":
+    """What is packed of a manifest's rows: a file each, or where pixels have labels what their reader says."""
+    from instar import pack as stage
+
+    reader, divided = plugins.load("readers", data.reader.kind), bool(rows.statistics.get("divided"))
+    if "mask" not in reader.gives:
+        return stage.of_manifest(rows, divided=divided)
+    return stage.of_masks(
+        rows,
+        partial(reader.members, data.reader),
+        form=reader.packed_from,
+        beside=reader.beside(data.reader, rows.root),
+        divided=divided,
+    )
 
 
 def _like(options: "Options", data: "Data | None") -> "Options":
     """The options with what a recipe's reader says of transparent and deep images."""
     from dataclasses import replace
 
-    if data is None or data.reader.kind != "image_label":
+    if data is None or data.reader.kind not in ("image_label", "image_mask"):
         return options
     background = plugins.load("readers", "image_label").colour(data.reader.background)
     return replace(options, background=background, span=data.reader.span)

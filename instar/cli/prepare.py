@@ -20,9 +20,10 @@ The same command again says that nothing changed, or what did, and writes nothin
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instar import terminal
+from instar.cli import kinds
 from instar.cli.words import Words
 from instar.errors import DONE, ConfigError
 from instar.formats import count, one_line
@@ -43,7 +44,8 @@ def run(words: Words) -> int:
         raise ConfigError(
             "there is nothing to prepare: name a folder of images or a recipe. See: instar prepare --help"
         )
-    experiment = experiments.load(words.things[0] if words.things else {}, changes)
+    source: Any = words.things[0] if words.things else {}
+    experiment = experiments.load(source, [*kinds.of_folder(source, changes), *changes])
     to = Path(given.get("to", "manifest.parquet"))
     if to.suffix != ".parquet":
         raise ConfigError(f"to is {str(to)!r}, but a manifest is a Parquet file. Write to={to.with_suffix('.parquet')}")

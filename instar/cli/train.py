@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from instar import caches, formats, plugins, terminal
+from instar.cli import kinds
 from instar.cli.words import Words, to_type
 from instar.engine import deadline
 from instar.errors import DONE, ConfigError, WeightsError
@@ -88,23 +89,13 @@ def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:
     source: Any = words.things[0] if words.things else {}
     machine = _collected(mistakes, lambda: validate(Machine, {}, changes[Machine]))
     start = _collected(mistakes, lambda: validate(Start, {}, changes[Start]))
-    changes[None] = [*_of_masks(source, changes[None]), *changes[None]]
+    changes[None] = [*kinds.of_folder(source, changes[None]), *changes[None]]
     experiment = _collected(mistakes, lambda: experiments.load(source, changes[None]))
     if mistakes or experiment is None or machine is None or start is None:
         raise ConfigError(mistakes)
     if start.run is None and words.things and (Path(source) / "experiment.yaml").is_file():
         start = start.model_copy(update={"run": f"{source}/"})  # a path, not a name in runs/
     return experiment, machine, start
-
-
-def _of_masks(source: Any, changes: Sequence[str]) -> list[str]:
-    """What is to be said of a folder that has images and masks in it, and not of classes."""
-    said = any(change.partition("=")[0] in ("data.reader", "data.table", "data.root") for change in changes)
-    if said or not isinstance(source, str) or not Path(source).is_dir() or (Path(source) / "experiment.yaml").is_file():
-        return []
-    from instar.readers import _pairs
-
-    return ["data.reader=image_mask"] if _pairs.looks_like_pairs(Path(source)) else []
 
 
 def long_name(change: str) -> str:

@@ -53,17 +53,19 @@ def assemble(
         synchronise_norms(learner.module, world, group_size=together)
     forward = parallel(Forward(learner), world, kind=settings.parallel)
     if settings.compile:
-        forward.compile()
+        forward.compile(mode="reduce-overhead" if settings.compile == "graphs" else None)
     optimise = optimising.Optimise(learner.module, experiment.optim, precision=plan.precision, device=plan.device)
     ema = optimising.Ema(learner.module, settings.ema) if settings.ema else None
-    stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank, ema=ema)
+    replayed = settings.compile == "graphs"
+    stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank, ema=ema, replayed=replayed)
     stepper.micro = _remembered_micro(run, plan.micro)
     if machine.stage is not None:
         observer.staging()
-    reader = build.reader(experiment, manifest, machine, told=view.note)
+    order = build.order(manifest, plan, settings, world)
+    mine = build.rows_of_node(order, manifest, world)
+    reader = build.reader(experiment, manifest, machine, mine=mine, told=view.note)
     if machine.stage is not None:
         observer.staged()
-    order = build.order(manifest, plan)
     timeout = machine.timeout.seconds
     val_rows = manifest.rows("val")
 

@@ -11,8 +11,10 @@ import torch
 from instar import plugins
 from instar.engine import staging
 from instar.engine.loading.order import Order, key_of
+from instar.engine.loading.sharded import Sharded
+from instar.engine.ranks.world import World
 from instar.errors import ConfigError
-from instar.experiment import Experiment
+from instar.experiment import Experiment, Train
 from instar.machine import Machine
 from instar.manifest import Manifest
 from instar.networks import Learner
@@ -34,9 +36,10 @@ def learner(
     )
     for sentence in encoder.unmatched:
         told(sentence)
-    # A reader may have normalised already: fields have no colours that a network's weights were trained with.
-    normalised = getattr(plugins.load("readers", experiment.data.reader.kind), "normalised", False)
-    if normalised or not experiment.augment.normalise:
+    if plan.offset_C is not None and plan.scale_C is not None:
+        # Numbers that are no pixels have nothing to do with those that a network's weights were trained with.
+        encoder = replace(encoder, mean=plan.offset_C, std=plan.scale_C)
+    elif not experiment.augment.normalise:
         encoder = replace(encoder, mean=(0.0,) * plan.channels, std=(1.0,) * plan.channels)
     made = plugins.load("tasks", experiment.task.kind).learner(experiment.task, encoder, plan)
     memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
@@ -50,11 +53,14 @@ def reader(
     manifest: Manifest,
     machine: Machine,
     *,
+    mine: np.ndarray | None = None,
     told: Callable[[str], None] = lambda sentence: None,
 ) -> Any:
     """What turns a row into a sample; raises ConfigError where it does not give what the task needs.
 
-    Packed data are brought near first, where the machine says so. told: told, one sentence each, what was done
+    Packed data are brought near first, where the machine says so.
+    mine   rows that this node reads, where the others need not be near; None for all
+    told   told, one sentence each, what was done
     """
     shelf = plugins.load("readers", experiment.data.reader.kind)
     task = plugins.load("tasks", experiment.task.kind)
@@ -64,7 +70,8 @@ def reader(
             f"task {experiment.task.kind!r} needs {', '.join(sorted(missing))}, which reader "
             f"{experiment.data.reader.kind!r} does not give (it gives {', '.join(sorted(shelf.gives))})."
         )
-    rows = replace(manifest, root=staging.near(manifest.root, machine, told=told))
+    files = None if mine is None else manifest.table["file"].take(mine)
+    rows = replace(manifest, root=staging.near(manifest.root, machine, files=files, told=told))
     return shelf.open(experiment.data.reader, rows, experiment.augment)
 
 
@@ -74,13 +81,41 @@ def keep(experiment: Experiment, *, whole: bool) -> Callable[[dict[str, Any], di
     return None if kept is None else partial(kept, whole=whole, settings=experiment.task)
 
 
-def order(manifest: Manifest, plan: Plan) -> Order:
-    """The global order of the training rows."""
+def order(manifest: Manifest, plan: Plan, settings: Train, world: World) -> Order | Sharded:
+    """The order of the training rows: over all of them, or over a part for each node or rank."""
     rows = manifest.rows("train")
+    if settings.shuffle != "global":
+        holder_R = _holders(world) if settings.shuffle == "node" else list(range(world.size))
+        if len(rows) < max(holder_R) + 1:
+            raise ConfigError(
+                f"train.shuffle={settings.shuffle} divides {len(rows)} training rows among {max(holder_R) + 1}. Write "
+                f"train.shuffle=global."
+            )
+        return Sharded(rows, holder_R, batch=plan.batch, seed=plan.seed, oversampling=settings.oversampling)
     targets = manifest.targets[rows]
     by_class = np.argsort(targets, kind="stable")
     rows_of_class = [_as_range(part) for part in np.split(rows[by_class], np.cumsum(plan.class_counts_K)[:-1])]
     return Order(rows_of_class, plan.quotas_K, seed=plan.seed)
+
+
+def rows_of_node(order: Order | Sharded, manifest: Manifest, world: World) -> np.ndarray | None:
+    """The rows that this node's ranks read: its part of those to train on, and all that are scored. None for all."""
+    if isinstance(order, Order):
+        return None
+    node_R = _holders(world)
+    trained = [
+        order.rows_of(rank if order.holders == world.size else node)
+        for rank, node in enumerate(node_R)
+        if node == node_R[world.rank]
+    ]
+    return np.unique(np.concatenate([*trained, manifest.rows("val"), manifest.rows("test")]))
+
+
+def _holders(world: World) -> list[int]:
+    """The number of the node that each rank is on, from 0."""
+    hosts = [process.host for process in world.processes] or [""]
+    numbers = {host: number for number, host in enumerate(dict.fromkeys(hosts))}
+    return [numbers[host] for host in hosts]
 
 
 def _as_range(rows: np.ndarray) -> np.ndarray | range:

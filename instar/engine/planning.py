@@ -40,6 +40,13 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         raise ConfigError(f"train.batch is {batch}, fewer than the {devices} processes. Write at least {devices}.")
     steps = max(1, -(-round(settings.epochs * epoch_samples) // batch))
     device = device_of(machine.device)
+    if settings.compile == "graphs" and device != "cuda":
+        raise ConfigError(f"train.compile=graphs is for CUDA, but this trains on {device}. Write train.compile=true.")
+    if settings.shuffle != "global" and not np.array_equal(quotas_K, counts_K):
+        raise ConfigError(
+            f"train.shuffle={settings.shuffle} divides the rows, and task.balance={balance} draws from all of them. "
+            f"Write train.shuffle=global, or task.balance=none."
+        )
     precision = _precision(settings.precision, device)
     return Plan(
         classes=manifest.classes,
@@ -62,12 +69,20 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         channels_last=_channels_last(settings, device, precision),
         manifest_hash=manifest.hash,
         seed=experiment.seed,
+        offset_C=_numbers(manifest, "offset"),
+        scale_C=_numbers(manifest, "scale"),
     )
 
 
 def _channels(wanted: Any, manifest: Manifest) -> int:
     """How many channels a sample has: as the reader is set, or as was found in the files."""
     return wanted if isinstance(wanted, int) else int(manifest.statistics["channels"])
+
+
+def _numbers(manifest: Manifest, name: str) -> tuple[float, ...] | None:
+    """One number a channel, where the reader says how its numbers are normalised."""
+    found = manifest.statistics.get(name)
+    return None if found is None else tuple(found)
 
 
 def _workers(machine: Machine, devices: int) -> int:

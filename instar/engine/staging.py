@@ -15,6 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from instar import packed, remote
@@ -31,29 +34,39 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - its very use
 Told = Callable[[str], None]
 
 
-def near(root: Path, machine: Machine, *, told: Told = lambda sentence: None) -> Path:
+def near(
+    root: Path, machine: Machine, *, files: pa.ChunkedArray | None = None, told: Told = lambda sentence: None
+) -> Path:
     """The folder to read data from: `root` itself, or a copy of packed data that is closer.
 
-    told   told, one sentence each, what was done and why
+    files   the sources that this node reads, where that is not all; shards without them are read where they are
+    told    told, one sentence each, what was done and why
     """
     if remote.is_address(root):
         return _fetched(root, machine, told)
     if machine.stage is None or not packed.is_packed(root):
         return root
-    return staged(root, machine.stage, told=told)
+    return staged(root, machine.stage, files=files, told=told)
 
 
 def staged(
     folder: Path,
     to: Path | Literal["auto"],
     *,
+    files: pa.ChunkedArray | None = None,
     told: Told = lambda sentence: None,
     environ: Mapping[str, str] = os.environ,
 ) -> Path:
-    """A copy of packed data below `to`, made now or found there; `folder` itself where there is no room for one."""
+    """A copy of packed data below `to`, made now or found there; `folder` itself where there is no room for one.
+
+    files   the sources whose shards are copied; None for all
+    """
     about = packed.read_about(folder)
-    need = sum(shard.size for shard in about.shards) + (folder / packed.INDEX).stat().st_size
+    wanted = set(range(len(about.files))) if files is None else _files_with(folder, about, files)
+    need = sum(file.size for n, file in enumerate(about.files) if n in wanted) + (folder / packed.INDEX).stat().st_size
     name = packed.xxh3_of(folder / packed.INDEX)
+    if len(wanted) < len(about.files):
+        name += "-" + xxhash.xxh3_64_hexdigest(str(sorted(wanted)).encode())
     reasons = []
     for base in _candidates(folder, environ) if to == "auto" else [to]:
         place = base / f"instar-{os.getuid()}"
@@ -63,14 +76,15 @@ def staged(
                 raise OSError(f"{place} belongs to somebody else")
             with _alone(place / f".{name}.lock"):
                 target = place / name
-                if _is_whole(target, about):
+                if _is_whole(target, about, wanted):
                     told(f"reads the copy in {target}")
                     return target
                 if reason := _no_room(base, need):
                     reasons.append(reason)
                     continue
-                told(f"copies {shown(need)} to {target}")
-                _copy(folder, target, about, told)
+                part = "" if len(wanted) == len(about.files) else f" ({len(wanted)} of {len(about.files)} files)"
+                told(f"copies {shown(need)}{part} to {target}")
+                _copy(folder, target, about, wanted, told)
                 return target
         except OSError as error:
             reasons.append(f"{base}: {error.strerror or error}")
@@ -104,10 +118,25 @@ def _free_memory() -> int:
     return 0
 
 
-def _is_whole(target: Path, about: About) -> bool:
+def _files_with(folder: Path, about: About, files: pa.ChunkedArray) -> set[int]:
+    """The numbers of the shards that these sources lie in, or arrays of them, and of what is beside."""
+    index = packed.read_index(folder)[0]
+    sources, shard_N = index["source"], index["shard"].to_numpy()
+    if "" not in pc.unique(index["part"]).to_pylist():
+        sources = pc.replace_substring_regex(sources, r":[^:]*$", "")
+    keys = index["key"].filter(pc.is_in(sources, value_set=files.combine_chunks()))
+    here_N = pc.is_in(index["key"], value_set=keys.combine_chunks()).to_numpy()
+    return {*np.unique(shard_N[here_N]).tolist(), *range(len(about.shards), len(about.files))}
+
+
+def _is_whole(target: Path, about: About, wanted: set[int]) -> bool:
     try:
         return (
-            all((target / _name(n, shard)).stat().st_size == shard.size for n, shard in enumerate(about.shards))
+            all(
+                (target / _name(n, file)).stat().st_size == file.size
+                for n, file in enumerate(about.files)
+                if n in wanted
+            )
             and (target / packed.INDEX).is_file()
         )
     except OSError:
@@ -119,26 +148,32 @@ def _name(number: int, shard: Shard) -> str:
     return f"shard-{number:06d}.tar" if "/" in shard.name else shard.name
 
 
-def _copy(folder: Path, target: Path, about: About, told: Told) -> None:
-    """Copy everything under a hidden name, then let it be seen."""
+def _copy(folder: Path, target: Path, about: About, wanted: set[int], told: Told) -> None:
+    """Copy everything that is wanted under a hidden name, then let it be seen. The rest stays where it is."""
     for old in target.parent.glob(f".{target.name}.*.part"):
         shutil.rmtree(old, ignore_errors=True)  # of one that was killed: we are alone here
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         part.mkdir()
-        told_at, done, total = 0, 0, sum(shard.size for shard in about.shards)
-        for number, shard in enumerate(about.shards):
+        told_at, done, total = 0, 0, sum(file.size for n, file in enumerate(about.files) if n in wanted)
+        for number, shard in enumerate(about.files):
+            if number not in wanted:
+                continue
             _copy_one(folder / shard.name, part / _name(number, shard), shard)
             done += shard.size
             if done * 4 // total > told_at and done < total:
                 told_at = done * 4 // total
                 told(f"copied {shown(done)} of {shown(total)}")
-        if all(_name(number, shard) == shard.name for number, shard in enumerate(about.shards)):
+        names = tuple(
+            _name(number, shard) if number in wanted else os.fspath((folder / shard.name).absolute())
+            for number, shard in enumerate(about.shards)
+        )
+        if names == tuple(shard.name for shard in about.shards):
             shutil.copyfile(folder / packed.INDEX, part / packed.INDEX)
         else:
             table, about = packed.read_index(folder)
-            names = tuple(replace(shard, name=_name(number, shard)) for number, shard in enumerate(about.shards))
-            packed.write_index(part / packed.INDEX, table, replace(about, shards=names))
+            moved = tuple(replace(shard, name=name) for shard, name in zip(about.shards, names, strict=True))
+            packed.write_index(part / packed.INDEX, table, replace(about, shards=moved))
         if target.exists():  # what was there is not whole
             shutil.rmtree(target)
         part.rename(target)

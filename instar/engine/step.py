@@ -131,6 +131,7 @@ class Stepper:
         plan: Plan,
         rank: int,
         ema: Ema | None = None,
+        replayed: bool = False,
     ):
         self.learner = learner
         self.forward = forward
@@ -141,6 +142,7 @@ class Stepper:
         self.device = torch.device(plan.device)
         self.totals = Totals()
         self._rank = rank
+        self._replayed = replayed
         self._key = key_of((plan.seed, 2))
         self._norms: list[tuple[int, Tensor]] = []
         self._autocast = autocast(plan.precision, self.device)
@@ -164,8 +166,12 @@ class Stepper:
         self.learner.after_step(progress)
 
     def _one(self, part: Batch, rows: int, progress: Progress) -> None:
+        if self._replayed:
+            torch.compiler.cudagraph_mark_step_begin()
         with self._autocast():
             losses = self.forward(part, progress)
+        if self._replayed:  # the next replay writes over what this one gave
+            losses = {name: value.clone() for name, value in losses.items()}
         total = losses["total"]
         if faults.point("step.loss") == "nan":
             total = total * float("nan")

@@ -9,6 +9,7 @@ import numpy as np
 from instar.engine import deadline
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loading.order import Order
+from instar.engine.loading.sharded import Sharded
 from instar.engine.metrics_log import MetricsLog
 from instar.engine.observer import Nobody, Observer
 from instar.engine.ranks.watchdog import Watchdog
@@ -38,7 +39,7 @@ class Training:
     plan: Plan
     settings: Train
     stepper: Stepper
-    order: Order
+    order: Order | Sharded
     world: World
     watchdog: Watchdog
     checkpoints: checkpoint.Checkpoints | None

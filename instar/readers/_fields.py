@@ -1,20 +1,27 @@
-"""Fields: arrays of any number of channels with a class for each pixel, out of HDF5 or NumPy files.
+"""Fields: arrays of any number of channels with a class for each pixel, out of whatever store they lie in.
 
 Legend: H W pixels, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from instar import fields
 from instar.errors import DataError
+from instar.fields import Unreadable
 from instar.plugins import unknown
-from instar.readers import _hdf5, _masks, _pixels
+from instar.readers import _filling, _masks, _pixels
 from instar.readers._masks import Codes
 from instar.readers._pixels import BadImage
+from instar.readers._stores import Files, Packs
 from instar.readers._views import View
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,49 +41,87 @@ class Layout:
     channels: tuple[int | str, ...] | None = None
     axes: str = "auto"
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        return (self.data,) if isinstance(self.data, str) else self.data
 
-def size(file: str, mask: str, layout: Layout) -> tuple[int, int, int]:
+
+def size(store: Files | Packs, file: str, mask: str, layout: Layout) -> tuple[int, int, int]:
     """Height, width and number of channels of a row, from its headers. Raises BadImage where they do not fit."""
-    if file.endswith(_hdf5.HDF5):
-        with _hdf5.opened(file) as opened:
-            shape = _shape(opened, layout)
-            labels = _hdf5.dataset(opened, layout.labels)
-            return _agreed(shape, labels.shape, labels.dtype, layout)
-    data, labels = _hdf5.array(file), _hdf5.array(mask)
-    return _agreed(data.shape, labels.shape, labels.dtype, layout)
+    *parts, labels = _both(store.outlines, file, mask, layout)
+    return _agreed(_together([shape for shape, _ in parts]), *labels, layout)
 
 
-def classes(file: str, mask: str, layout: Layout) -> np.ndarray:
-    """The numbers of the classes as they stand in the file, HW of integers."""
-    if not file.endswith(_hdf5.HDF5):
-        return np.array(_hdf5.array(mask))
-    with _hdf5.opened(file) as opened:
-        return np.asarray(_hdf5.dataset(opened, layout.labels))
+def _both(get: Callable[[str, Sequence[str]], list[T]], file: str, mask: str, layout: Layout) -> list[T]:
+    """Something of each array of a row, that of its labels last."""
+    if mask == file and not file.endswith(".npy"):
+        return get(file, [*layout.datasets, layout.labels])
+    return [*get(file, [""]), *get(mask, [""])]
 
 
-def read(file: str, mask: str, layout: Layout, codes: Codes) -> tuple[np.ndarray, np.ndarray]:
-    """image_HWC as it is in the file, float32, with the channels wanted; and class_HW, uint8.
+def _together(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of all channels, of which each may be an array of its own."""
+    if len(set(shapes)) > 1:
+        raise BadImage(f"its channels have different shapes: {sorted(set(shapes))}")
+    return (*shapes[0], len(shapes)) if len(shapes) > 1 else shapes[0]
 
-    Raises BadImage for what is no number, or no class.
-    """
-    if file.endswith(_hdf5.HDF5):
-        with _hdf5.opened(file) as opened:
-            labels = np.asarray(_hdf5.dataset(opened, layout.labels))
-            data = _stacked(opened, layout)
-    else:
-        data, labels = _hdf5.array(file), np.asarray(_hdf5.array(mask))
-    _, _, count = _agreed(data.shape, labels.shape, labels.dtype, layout)
-    image_HWC = _channels_last(data, labels.shape, layout)
-    chosen = numbers_of(layout, count)
-    if chosen != list(range(count)):
-        image_HWC = image_HWC[..., chosen]
-    # A NumPy file is mapped and cannot be written to; then it is copied.
-    image_HWC = np.require(image_HWC, np.float32, ["C", "W"])
-    # A sum is not finite if one of its numbers is not, and costs a tenth of asking each.
-    if not np.isfinite(image_HWC.sum(dtype=np.float64)):
-        _refuse_not_finite(image_HWC, layout, chosen)
-    kind = np.uint8 if labels.dtype.kind == "b" else labels.dtype if labels.dtype == np.uint8 else np.int64
-    return image_HWC, _masks.classes_of(labels.astype(kind, copy=False), codes)
+
+class Row:
+    """The arrays of one row: of all channels, or of one each; and of its classes. Nothing but headers is read."""
+
+    def __init__(self, store: Files | Packs, file: str, mask: str, layout: Layout):
+        *self.parts, self.labels = _both(store.arrays, file, mask, layout)
+        shape, about = _together([part.about.shape for part in self.parts]), self.labels.about
+        self.height, self.width, self.count = _agreed(shape, about.shape, about.dtype, layout)
+        self.channels = numbers_of(layout, self.count)
+        self._layout = layout
+
+    def numbers(self) -> np.ndarray:
+        """The class of each pixel as it stands in the file, HW of integers."""
+        return self.labels.load()
+
+    def classes(self, codes: Codes) -> np.ndarray:
+        """class_HW, uint8. Raises BadImage for a number that is no class."""
+        number_HW = self.numbers()
+        kind = np.uint8 if number_HW.dtype.kind == "b" else number_HW.dtype.newbyteorder("=")
+        return _masks.classes_of(number_HW.astype(kind, copy=False), codes)
+
+    def image(self) -> np.ndarray:
+        """image_HWC as it is in the file, float32, with the channels wanted. Raises BadImage for what is no number."""
+        data = self.parts[0].load() if len(self.parts) == 1 else np.stack([part.load() for part in self.parts], axis=-1)
+        image_HWC = _channels_last(data, self.labels.about.shape, self._layout)
+        if self.channels != list(range(self.count)):
+            image_HWC = image_HWC[..., self.channels]
+        # A file may be mapped, and what is mapped cannot be written to; then it is copied.
+        image_HWC = np.require(image_HWC, np.float32, ["C", "W"])
+        self.refuse_not_finite(image_HWC)
+        return image_HWC
+
+    def image_into(self, place_HWC: np.ndarray, *, roll: int = 0, vflip: bool = False) -> bool:
+        """The same straight into its place, rolled to the right and then mirrored; False where that cannot be done.
+
+        That is: where the file does not have these channels side by side, as float32, in one piece.
+        """
+        [first, *more] = self.parts
+        plain = first.about.shape == (*self.labels.about.shape, self.count) and self._layout.axes != "CHW"
+        if more or not plain or self.channels != list(range(self.count)) or not _filling.fits(first, place_HWC):
+            return False
+        if not _filling.fill(first, place_HWC, roll=roll, vflip=vflip):
+            self.refuse_not_finite(place_HWC)
+        return True
+
+    def refuse_not_finite(self, image_HWC: np.ndarray) -> None:
+        """Raise BadImage where a number is none."""
+        # A sum is not finite if one of its numbers is not, and costs a tenth of asking each.
+        if np.isfinite(image_HWC.sum(dtype=np.float64)):
+            return
+        wrong_C = (~np.isfinite(image_HWC)).sum((0, 1))
+        if not wrong_C.any():
+            return  # all are finite, and only their sum is not
+        names = self._layout.names or (self._layout.data if isinstance(self._layout.data, tuple) else ())
+        at = int(wrong_C.argmax())
+        name = names[self.channels[at]] if names else str(self.channels[at])
+        raise BadImage(f"{int(wrong_C.sum())} of its numbers are NaN or infinite, most of them in channel {name}")
 
 
 def numbers_of(layout: Layout, count: int) -> list[int]:
@@ -97,25 +142,42 @@ def numbers_of(layout: Layout, count: int) -> list[int]:
     return found
 
 
-def seen(image_HWC: np.ndarray, class_HW: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """What a view shows of a field and of its classes. What it uncovers is 0, and a class nobody knows."""
+def plainly(view: View) -> tuple[int, bool] | None:
+    """How far all of a field is rolled and whether it is mirrored top to bottom; None for a view that does more."""
     assert view.frame is not None, "fields keep their pixels"
-    if view.frame.roll:
-        image_HWC, class_HW = (np.roll(one, view.frame.roll, axis=1) for one in (image_HWC, class_HW))
-        view = replace(view, frame=replace(view.frame, roll=0))
-    class_HW = _masks.seen(class_HW, view, 0)
+    all_of_it = (slice(0, view.frame.shape[0]), slice(0, view.frame.shape[1]))
+    whole = view.box == (0, 0, view.frame.shape[1], view.frame.shape[0])
+    return (view.frame.roll, view.vflip) if whole and _sliced(view) == all_of_it and not view.hflip else None
+
+
+def classes_seen(class_HW: np.ndarray, view: View) -> np.ndarray:
+    """What a view shows of the classes; what it uncovers is of none that is known."""
+    rolled_HW, view = _rolled(class_HW, view)
+    return _masks.seen(rolled_HW, view, 0)
+
+
+def seen(image_HWC: np.ndarray, view: View, zero_C: np.ndarray) -> np.ndarray:
+    """What a view shows of a field; what it uncovers is `zero_C`."""
+    image_HWC, view = _rolled(image_HWC, view)
     if (part := _sliced(view)) is not None:
         image_HWC = image_HWC[part]
         image_HWC = image_HWC[:, ::-1] if view.hflip else image_HWC
-        image_HWC = image_HWC[::-1] if view.vflip else image_HWC
-        return np.ascontiguousarray(image_HWC), class_HW
+        return image_HWC[::-1] if view.vflip else image_HWC
     assert view.frame is not None, "it was one before the roll"
     moved = np.empty((*view.frame.shape, image_HWC.shape[2]), np.float32)
-    for channel in range(image_HWC.shape[2]):
-        image = Image.fromarray(np.ascontiguousarray(image_HWC[..., channel]))
+    for channel, zero in enumerate(zero_C):
+        image = Image.fromarray(image_HWC[..., channel] - zero)
         small = _pixels.framed(image, view, 0, Image.Resampling.BILINEAR)
-        moved[..., channel] = np.asarray(_pixels.vary(small, view))
-    return moved, class_HW
+        moved[..., channel] = np.asarray(_pixels.vary(small, view)) + zero
+    return moved
+
+
+def _rolled(array: np.ndarray, view: View) -> tuple[np.ndarray, View]:
+    """An array after the roll that a view asks for, and what is left of the view."""
+    assert view.frame is not None, "fields keep their pixels"
+    if not view.frame.roll:
+        return array, view
+    return np.roll(array, view.frame.roll, axis=1), replace(view, frame=replace(view.frame, roll=0))
 
 
 def _sliced(view: View) -> tuple[slice, slice] | None:
@@ -130,28 +192,29 @@ def _sliced(view: View) -> tuple[slice, slice] | None:
 
 
 def scaling(
-    path: str, kind: str, sums: "Moments", chosen: Sequence[int], count: int
+    path: Path | None, kind: str, sums: "Moments", chosen: Sequence[int], count: int
 ) -> tuple[list[float], list[float], list[str]]:
-    """Offset and factor of each chosen channel, and notes: (x - offset) * factor is what the network sees.
+    """Offset and scale of each chosen channel, and notes: (x - offset) / scale is what the network sees.
 
-    path    a file of statistics over all channels, '' for none: then those of `sums`, the fields that were read
+    path    a file of statistics over all channels; None: those of `sums`, the fields that were read
     kind    minmax, meanstd, auto (minmax from a file that has it, else meanstd) or none
     Raises DataError where the file lacks what is asked for.
     """
     if kind == "none":
         return [0.0] * len(chosen), [1.0] * len(chosen), []
-    low: np.ndarray | None = sums.low
-    high: np.ndarray | None = sums.high
-    mean: np.ndarray | None = sums.mean
-    std: np.ndarray | None = sums.std
-    notes = [f"channels are normalised by {sums.fields} fields, for want of a file of statistics"]
-    if path:
+    low: np.ndarray | None
+    high: np.ndarray | None
+    mean: np.ndarray | None
+    std: np.ndarray | None
+    if path is None:
+        low, high, mean, std = sums.low, sums.high, sums.mean, sums.std
+        kind = "meanstd" if kind == "auto" else kind
+        notes = [f"channels are normalised by {sums.fields} fields, for want of a file of statistics"]
+    else:
         found, notes = _statistics(path, count), []
         low, high, mean, std = (None if one is None else one[list(chosen)] for one in found)
         if kind == "auto":
             kind = "minmax" if low is not None and high is not None else "meanstd"
-    elif kind == "auto":
-        kind = "meanstd"
     offset, length = (low, None if low is None or high is None else high - low) if kind == "minmax" else (mean, std)
     if offset is None or length is None:
         wanted = "minval and maxval" if kind == "minmax" else "mean, and std or sqmean"
@@ -159,7 +222,7 @@ def scaling(
     flat = length <= 0
     if flat.any():
         notes.append(f"channels {np.array(chosen)[flat].tolist()} are the same everywhere and become 0")
-    return offset.tolist(), np.where(flat, 1.0, 1 / np.where(flat, 1.0, length)).tolist(), notes
+    return offset.tolist(), np.where(flat, 1.0, length).tolist(), notes
 
 
 class Moments:
@@ -191,14 +254,12 @@ class Moments:
         return np.sqrt(np.maximum(np.mean(self._parts, axis=0)[3] - self.mean**2, 0))
 
 
-def _statistics(path: str, count: int) -> list[np.ndarray | None]:
+def _statistics(path: Path, count: int) -> list[np.ndarray | None]:
     """Minimum, maximum, mean and deviation of each channel out of a file; None for what it lacks."""
-    from pathlib import Path
-
     try:
-        found = _hdf5.numbers(Path(path), ("minval", "maxval", "min", "max", "mean", "std", "sqmean"))
-    except BadImage as error:
-        raise DataError(f"{path}: {error}. Name the file of statistics in data.reader.stats.") from error
+        found = _of_file(path, ("minval", "maxval", "min", "max", "mean", "std", "sqmean"))
+    except Unreadable as error:
+        raise DataError(f"{error}. Name the file of statistics in data.reader.stats.") from error
     for name, one in found.items():
         if one.shape != (count,):
             raise DataError(f"{path}: {name} has the shape {one.shape}, but the fields have {count} channels.")
@@ -210,20 +271,16 @@ def _statistics(path: str, count: int) -> list[np.ndarray | None]:
     return [found.get("minval", found.get("min")), found.get("maxval", found.get("max")), found.get("mean"), std]
 
 
-def _shape(opened: object, layout: Layout) -> tuple[int, ...]:
-    if isinstance(layout.data, str):
-        return _hdf5.dataset(opened, layout.data).shape
-    shapes = {_hdf5.dataset(opened, name).shape for name in layout.data}
-    if len(shapes) > 1:
-        raise BadImage(f"its channels have different shapes: {sorted(shapes)}")
-    return (*shapes.pop(), len(layout.data))
-
-
-def _stacked(opened: object, layout: Layout) -> np.ndarray:
-    if isinstance(layout.data, str):
-        return np.asarray(_hdf5.dataset(opened, layout.data))
-    _shape(opened, layout)
-    return np.stack([np.asarray(_hdf5.dataset(opened, name)) for name in layout.data], axis=-1)
+def _of_file(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the wanted arrays that a file of statistics holds (HDF5 or .npz), by their last name; float64."""
+    if path.suffix.lower() != ".npz":
+        there = {one.name.rpartition("/")[2]: one.name for one in fields.fields(path)}
+        return {name: fields.read(path, there[name]).astype(np.float64) for name in wanted if name in there}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name], np.float64) for name in wanted if name in archive}
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise Unreadable(path, f"not a file of statistics (HDF5 or .npz): {error}") from error
 
 
 def _agreed(shape: tuple[int, ...], labels: tuple[int, ...], kind: np.dtype, layout: Layout) -> tuple[int, int, int]:
@@ -243,11 +300,3 @@ def _channels_last(data: np.ndarray, labels: tuple[int, ...], layout: Layout) ->
     if data.ndim == 2:
         return data[..., None]
     return data if layout.axes != "CHW" and data.shape[:2] == labels else np.moveaxis(data, 0, 2)
-
-
-def _refuse_not_finite(image_HWC: np.ndarray, layout: Layout, chosen: Sequence[int]) -> None:
-    wrong_C = (~np.isfinite(image_HWC)).sum((0, 1))
-    names = layout.names or (layout.data if isinstance(layout.data, tuple) else ())
-    at = int(wrong_C.argmax())
-    name = names[chosen[at]] if names else str(chosen[at])
-    raise BadImage(f"{int(wrong_C.sum())} of its numbers are NaN or infinite, most of them in channel {name}")

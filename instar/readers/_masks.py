@@ -5,7 +5,7 @@ Legend: H W pixels, K classes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,8 @@ class Codes:
     threshold: int | None = None
 
 
-def read(path: str | Path, codes: Codes) -> np.ndarray:
-    """The class of each pixel, uint8 HW, IGNORE where nobody knows. Raises BadImage where the file says otherwise."""
-    value_HW = values(path, colours=codes.colours)
+def read(value_HW: np.ndarray, codes: Codes) -> np.ndarray:
+    """The class of each pixel from its value, uint8 HW, IGNORE where nobody knows. Raises BadImage for no class."""
     if codes.threshold is not None:
         return (value_HW >= codes.threshold).astype(np.uint8)
     return classes_of(value_HW, codes)
@@ -53,6 +52,8 @@ def classes_of(value_HW: np.ndarray, codes: Codes) -> np.ndarray:
     if value_HW.dtype != np.uint8 and value_HW.size and value_HW.min() >= 0 and value_HW.max() < 256:
         value_HW = value_HW.astype(np.uint8)  # a table is five times as fast as a search
     if value_HW.dtype == np.uint8:
+        if codes.values == tuple(range(len(codes.values))) and value_HW.max(initial=0) < len(codes.values):
+            return value_HW  # the values are the classes, which is nearly always so
         table = np.full(256, -1, np.int16)
         table[known[known < 256]] = names[known < 256]
         found_HW = table[value_HW]
@@ -69,7 +70,13 @@ def classes_of(value_HW: np.ndarray, codes: Codes) -> np.ndarray:
 
 def values(path: str | Path, *, colours: bool) -> np.ndarray:
     """What stands in each pixel: uint8 or int32 HW; colours as 0xRRGGBB. Raises BadImage where it cannot be said."""
-    with _pixels.opened(path) as (image, _), _pixels.problems_named():
+    with _pixels.opened(path) as (image, _):
+        return values_of(image, colours=colours)
+
+
+def values_of(image: Image.Image, *, colours: bool) -> np.ndarray:
+    """The same of an image that was opened."""
+    with _pixels.problems_named():
         image.load()
         return _values(image, colours=colours)
 
@@ -109,14 +116,14 @@ def shown_value(value: int, colours: bool) -> str:
     return f"#{value:06x}" if colours else str(value)
 
 
-def counted(paths: Sequence[str | Path], *, colours: bool) -> tuple[Counter[int], list[str]]:
+def counted(value_of: Callable[[str], np.ndarray], names: Sequence[str]) -> tuple[Counter[int], list[str]]:
     """How many pixels each value has in these masks, and why some of them could not be read."""
     total: Counter[int] = Counter()
     wrong: list[str] = []
-    for path in paths:
+    for name in names:
         try:
-            value_HW = values(path, colours=colours)
-        except (BadImage, OSError) as error:
+            value_HW = value_of(name)
+        except (DataError, OSError) as error:
             wrong.append(str(error))
             continue
         if value_HW.dtype == np.uint8:  # counting is ten times as fast as sorting

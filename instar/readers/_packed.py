@@ -1,11 +1,15 @@
 """Packed samples as pixels: the stored bytes of a row instead of a file, and then the same code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from instar import packed
 from instar.packed import Packed
+from instar.readers import _masks
 from instar.readers import _pixels as pixels
 from instar.readers._pixels import Form
 from instar.readers._views import View
@@ -20,3 +24,18 @@ def viewed(pack: Packed, row: int, choose: Callable[[int, int], View], form: For
     if pack.about.payload in (packed.ORIGINAL, packed.JPEG256) and data[:6] != b"\x93NUMPY":
         return pixels.viewed(pixels.of_bytes(data), choose, form, data=data)
     return pixels.viewed_array(pack.array(row, data), choose, form)
+
+
+def mask_values(pack: Packed, row: int, *, colours: bool) -> np.ndarray:
+    """What stands in each pixel of a packed mask; raises as `viewed` does."""
+    return _masks.values_of(pixels.of_bytes(pack.checked(row)), colours=colours)
+
+
+def masks_of(root: Path, names: Sequence[str], *, colours: bool) -> tuple[Callable[[str], np.ndarray], bool]:
+    """What gives the values of a mask by its name, packed or not; and whether all of them are at hand."""
+    if not packed.is_packed(root):
+        return (lambda name: _masks.values(f"{root}/{name}", colours=colours)), True
+    pack = packed.read(root)
+    rows = dict(zip(names, pack.rows_of(pa.chunked_array([pa.array(names, pa.string())])).tolist(), strict=True))
+    value_of = partial(mask_values, pack, colours=colours)
+    return (lambda name: value_of(rows[name])), not pack.is_far

@@ -12,6 +12,7 @@ class Found:
     skipped   files that no row can be made of, with reasons
     ignored   number of other files
     notes     sentences for the user
+    rows      of packed data: the rows of the index that a sample begins and ends with
     """
 
     files: list[str]
@@ -20,6 +21,7 @@ class Found:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     ignored: int = 0
     notes: list[str] = field(default_factory=list)
+    rows: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

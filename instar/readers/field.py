@@ -1,7 +1,8 @@
 """Fields with a class for each pixel: climate model output, sensor stacks, anything of many channels.
 
-HDF5 (one file a row, data and labels in it) or NumPy (data-NAME.npy and label-NAME.npy), below the root or in its
-folders train/, validation/ and test/. Gives `image` (float32, normalised) and `mask` (uint8, 255: nobody knows).
+HDF5 (one file a row, data and labels in it) or NumPy (data-NAME.npy and label-NAME.npy, or as `instar convert` makes
+them), below the root or in its folders train/, validation/ and test/; or packed. Gives `image` (float32, as it is in
+the file; the network's first step normalises it) and `mask` (uint8, 255: nobody knows).
 
     data: {root: deepcam, reader: {kind: field, classes: [background, cyclone, river], channels: [0, 1, 2, 10]}}
     data: {root: cubes, reader: {kind: field, data: [red, nir, swir], labels: cover, classes: [soil, crop, water]}}
@@ -11,6 +12,7 @@ Normalised by a file of statistics (`stats.h5` with minval and maxval, or mean a
 the fields. Needs pixel labels: `task: segmentation`.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,23 +22,25 @@ from instar.errors import ConfigError, DataError
 from instar.settings import Settings as Base
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
     from instar.augment import Augment
     from instar.manifest import Manifest
-    from instar.readers._fields import Layout
+    from instar.packed import Packed
+    from instar.readers._fields import Layout, Row
     from instar.readers._rows import Found, Look, Survey
+    from instar.readers._stores import Files, Packs
+    from instar.readers._views import View
 
 Channel = Annotated[int, Field(ge=0)] | str
 
 gives = frozenset({"image", "mask"})
 crops = frozenset({"window", "whole"})
-normalised = True
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _ENDINGS = (".h5", ".hdf5", ".he5", ".nc", ".nc4", ".npy")
+packed_from = "field"  # form of `instar.engine.packing.sources`
+_STATS = "stats.h5"  # where statistics are, if nobody says
 _COUNTED = 64  # rows whose labels are counted before training
 _MEASURED = 16  # rows whose numbers are measured, where there is no file of statistics
 
@@ -87,13 +91,15 @@ class Reader:
     def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment"):
         import numpy as np
 
+        from instar.readers import _stores
         from instar.readers._masks import Codes
 
         self._layout = _layout(settings)
         self._view = view
         saved: Any = manifest.statistics
         self._codes = Codes(tuple(saved["codes"]["values"]), tuple(saved["codes"]["ignored"]))
-        self._offset_C, self._factor_C = (np.array(saved[name], np.float32) for name in ("offset", "factor"))
+        self._zero_C = np.array(saved["offset"], np.float32)
+        self._store = _stores.of(manifest.root)
         self._folder = f"{manifest.root}/"
         self._files = manifest.table["file"].combine_chunks()
         self._masks = manifest.table["other"].combine_chunks()
@@ -106,32 +112,67 @@ class Reader:
                then stands in height, width, image_height and image_width.
         Raises BadImage where the row cannot be read, or holds what is no number or no class.
         """
-        from instar.readers import _fields, _views
+        import numpy as np
+
+        shapes = self.shapes(np.array([row])) if draw is None else self._shapes_of_training(row)
+        places = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        return {**places, **self.read_into(row, draw, places)}
+
+    def read_into(
+        self, row: int, draw: "np.random.Generator | None", places: "dict[str, np.ndarray]"
+    ) -> dict[str, Any]:
+        """The same with `image` and `mask` put into their places, at the top left; gives the rest of the sample."""
+        from instar.readers import _views
         from instar.readers._patience import patiently
+
+        found = patiently(lambda: self._row(row))
+        view = None if draw is None else _views.training(self._view, found.width, found.height, draw)
+        patiently(lambda: self._put(found, view, places))
+        if view is not None:
+            return {"label": 0}
+        sizes = {"height": found.height, "width": found.width}
+        return {"label": 0, **sizes, **{f"image_{side}": pixels for side, pixels in sizes.items()}}
+
+    def _row(self, row: int) -> "Row":
+        from instar.readers import _fields
         from instar.readers._pixels import BadImage
 
-        file, mask = self.name(row), self._folder + self._masks[row].as_py()
-        image_HWC, class_HW = patiently(lambda: _fields.read(file, mask, self._layout, self._codes))
-        height, width = class_HW.shape
-        if [width, height] != self._sizes_N2[row].tolist():
-            raise BadImage(
-                f"{width}x{height} pixels, but it was {'x'.join(map(str, self._sizes_N2[row]))} at the start"
-            )
-        image_HWC -= self._offset_C
-        image_HWC *= self._factor_C
-        if draw is not None:
-            view = _views.training(self._view, width, height, draw)
-            image_HWC, class_HW = _fields.seen(image_HWC, class_HW, view)
-            return {"image": image_HWC, "mask": class_HW, "label": 0}
-        sizes = {"height": height, "width": width, "image_height": height, "image_width": width}
-        return {"image": image_HWC, "mask": class_HW, "label": 0, **sizes}
+        found = _fields.Row(self._store, self._files[row].as_py(), self._masks[row].as_py(), self._layout)
+        if [found.width, found.height] != self._sizes_N2[row].tolist():
+            before = "x".join(map(str, self._sizes_N2[row]))
+            raise BadImage(f"{found.width}x{found.height} pixels, but it was {before} at the start")
+        return found
+
+    def _put(self, found: "Row", view: "View | None", places: "dict[str, np.ndarray]") -> None:
+        from instar.readers import _fields
+
+        class_HW = found.classes(self._codes)
+        image_HWC, mask_HW = places["image"], places["mask"]
+        if view is None:
+            image_HWC, mask_HW = image_HWC[: found.height, : found.width], mask_HW[: found.height, : found.width]
+        plain = (0, False) if view is None else _fields.plainly(view)
+        if plain is None or not found.image_into(image_HWC, roll=plain[0], vflip=plain[1]):
+            whole_HWC = found.image()
+            image_HWC[...] = whole_HWC if view is None else _fields.seen(whole_HWC, view, self._zero_C)
+        mask_HW[...] = class_HW if view is None else _fields.classes_seen(class_HW, view)
+
+    def _shapes_of_training(self, row: int) -> dict[str, Any]:
+        import numpy as np
+
+        width, height = self._sizes_N2[row].tolist()
+        if self._view.crop == "window":
+            width = height = self._view.size
+        return {
+            "image": ((height, width, len(self._zero_C)), np.dtype(np.float32)),
+            "mask": ((height, width), np.dtype(np.uint8)),
+        }
 
     def shapes(self, rows: "np.ndarray") -> dict[str, Any]:
         """Shape and type of the largest image and mask of these rows."""
         import numpy as np
 
         width, height = self._sizes_N2[rows].max(0).tolist()
-        channels = len(self._offset_C)
+        channels = len(self._zero_C)
         return {
             "image": ((height, width, channels), np.dtype(np.float32)),
             "mask": ((height, width), np.dtype(np.uint8)),
@@ -165,52 +206,66 @@ def find(settings: Settings, root: Path) -> "Found":
 
     Raises DataError where there is none.
     """
-    from instar.readers._rows import Found
-
     parts = [name for name in _names(root) if name.lower() in _SPLITS and (root / name).is_dir()]
     divided = any(_SPLITS[name.lower()] == "train" for name in parts)
-    found = Found([], [], [] if divided else None)
-    others: list[str] = []
-    for part in parts if divided else [""]:
-        for name in _names(root / part):
-            file = f"{part}/{name}" if part else name
-            middle = _middle(name, settings.files)
-            is_label = name.endswith(".npy") and _middle(name, settings.label_files) is not None
-            if middle is None or is_label or not name.lower().endswith(_ENDINGS):
-                others.append(name)
-                continue
-            label = name
-            if name.endswith(".npy"):
-                label = settings.label_files.removesuffix(".npy").replace("*", middle) + ".npy"
-            mask = f"{part}/{label}" if part else label
-            if not (root / mask).is_file():
-                found.skipped.append((file, f"it has no labels called {mask}"))
-                continue
-            found.files.append(file)
-            found.masks.append(mask)
-            if found.splits is not None:
-                found.splits.append(_SPLITS[part.lower()])
-    if not found.files:
-        raise DataError(
-            f"{root}: no file called {settings.files} ({', '.join(end[1:] for end in _ENDINGS)}) with labels, but "
-            f"{', '.join(map(repr, others[:3])) or 'nothing'}. Say how they are called: data.reader.files='*'."
-        )
+    names = [
+        f"{part}/{name}" if part else name for part in (parts if divided else [""]) for name in _names(root / part)
+    ]
+    return _found(settings, root, names, divided=divided)
+
+
+def find_packed(settings: Settings, pack: "Packed") -> "Found":
+    """The same of packed data, from the names that their files had."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for row, source in enumerate(pack.index["source"].to_pylist()):
+        name = source.rpartition(":")[0]
+        first.setdefault(name, row)
+        last[name] = row
+    names = list(first)
+    tops = {name.partition("/")[0].lower() for name in names if "/" in name}
+    divided = "train" in {_SPLITS.get(top) for top in tops}
+    inside = [name for name in names if name.partition("/")[0].lower() in _SPLITS or not divided]
+    found = _found(settings, pack.folder, inside, divided=divided)
+    found.rows.extend((first[file], last[mask]) for file, mask in zip(found.files, found.masks, strict=True))
     return found
 
 
-def look(settings: Settings, root: Path, file: str, mask: str) -> "Look":
-    """The size of one row, from its headers."""
-    from instar.readers import _fields
+def members(settings: Settings, file: str, mask: str) -> list[tuple[str, str]]:
+    """The arrays of one row, each by the name `find_packed` knows it by, and what it is called in a shard."""
+    if file != mask:
+        return [(f"{file}:", "data"), (f"{mask}:", "labels")]
+    names = (*_datasets(settings), settings.labels)
+    tails = [name.rpartition("/")[2] for name in names]
+    short = len(set(tails)) == len(tails)
+    return [
+        (f"{file}:{name}", tail if short else name.replace("/", "-")) for name, tail in zip(names, tails, strict=True)
+    ]
+
+
+def beside(settings: Settings, root: Path) -> list[Path]:
+    """The files that are of all rows."""
+    path = root / (settings.stats or _STATS)
+    return [path] if path.is_file() else []
+
+
+def looking(settings: Settings, root: Path) -> "Callable[[str, str], Look]":
+    """What tells the size of one row from its headers, given its two files."""
+    from instar.readers import _fields, _stores
     from instar.readers._pixels import BadImage
     from instar.readers._rows import Look
 
-    path, label = f"{root}/{file}", f"{root}/{mask}"
-    try:
-        height, width, count = _fields.size(path, label, _layout(settings))
-        _fields.numbers_of(_layout(settings), count)
-    except (BadImage, OSError) as error:
-        return Look(reason=str(error))
-    return Look(width, height)
+    store, layout = _stores.of(root), _layout(settings)
+
+    def look(file: str, mask: str) -> Look:
+        try:
+            height, width, count = _fields.size(store, file, mask, layout)
+            _fields.numbers_of(layout, count)
+        except (BadImage, OSError) as error:
+            return Look(reason=str(error))
+        return Look(width, height)
+
+    return look
 
 
 def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Sequence[str]") -> "Survey":
@@ -223,16 +278,16 @@ def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Seque
     import numpy as np
 
     from instar.masks import IGNORE, MOST_CLASSES
-    from instar.readers import _fields
+    from instar.readers import _fields, _stores
     from instar.readers._pixels import BadImage
     from instar.readers._rows import Survey
 
-    layout = _layout(settings)
-    pairs = list(zip([f"{root}/{one}" for one in files], [f"{root}/{one}" for one in masks], strict=True))
+    layout, store = _layout(settings), _stores.of(root)
+    pairs = store.some(list(zip(files, masks, strict=True)), _COUNTED)
     counted: Counter[int] = Counter()
-    for file, mask in pairs[:: max(1, -(-len(pairs) // _COUNTED))]:
+    for file, mask in pairs:
         try:
-            number, count = np.unique(_fields.classes(file, mask, layout), return_counts=True)
+            number, count = np.unique(_fields.Row(store, file, mask, layout).numbers(), return_counts=True)
         except (BadImage, OSError):
             continue  # reading it will say so, and count it
         counted.update(dict(zip(number.tolist(), count.tolist(), strict=True)))
@@ -246,50 +301,101 @@ def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Seque
     names = settings.classes or tuple(str(number) for number in range(found[-1] + 1))
     if not ignored and IGNORE not in range(len(names)):
         ignored = [IGNORE]
-    offset, factor, notes = _scaling(settings, root, layout, pairs, names=names, ignored=ignored)
+    offset, scale, notes = _scaling(settings, store, root, pairs)
     statistics = {
         "codes": {"values": list(range(len(names))), "ignored": ignored},
         "channels": len(offset),
         "offset": offset,
-        "factor": factor,
+        "scale": scale,
     }
     return Survey(names, [counted.get(number, 0) for number in range(len(names))], statistics, notes)
 
 
 def _scaling(
-    settings: Settings,
-    root: Path,
-    layout: "Layout",
-    pairs: "list[tuple[str, str]]",
-    *,
-    names: "tuple[str, ...]",
-    ignored: "list[int]",
+    settings: Settings, store: "Files | Packs", root: Path, pairs: "list[tuple[str, str]]"
 ) -> tuple[list[float], list[float], list[str]]:
+    """How channels are normalised: by the file of statistics, or for want of one by some rows."""
     from instar.readers import _fields
-    from instar.readers._masks import Codes
     from instar.readers._pixels import BadImage
 
-    path = root / (settings.stats or "stats.h5")
-    if settings.stats is not None and not path.is_file():
-        raise DataError(f"{path}: there is no such file of statistics. Write data.reader.stats=FILE, or leave it out.")
-    has_file = path.is_file()
-    sums, wrong, codes = _fields.Moments(), "", Codes(tuple(range(len(names))), tuple(ignored))
-    # One row says how many channels there are; without a file of statistics, some say how large their numbers are.
-    wanted = 1 if has_file or settings.normalise == "none" else _MEASURED
-    count = 0
-    for file, mask in pairs[:: max(1, -(-len(pairs) // _COUNTED))]:
+    path = store.beside(settings.stats or Path(_STATS))
+    if settings.stats is not None and path is None:
+        wanted = root / settings.stats
+        raise DataError(
+            f"{wanted}: there is no such file of statistics. Write data.reader.stats=FILE, or leave it out."
+        )
+    layout, sums, wrong, channels, count = _layout(settings), _fields.Moments(), "", [], 0
+    needs_numbers = path is None and settings.normalise != "none"
+    for file, mask in pairs:
         try:
-            _, _, count = _fields.size(file, mask, layout)
-            sums.add(_fields.read(file, mask, layout, codes)[0])
+            row = _fields.Row(store, file, mask, layout)
+            if needs_numbers:
+                sums.add(row.image())
         except (BadImage, OSError) as error:
             wrong = f"{file}: {error}"
             continue
-        if sums.fields == wanted:
+        channels, count = row.channels, row.count
+        if sums.fields == _MEASURED or not needs_numbers:
             break
-    if sums.fields == 0:
+    if not count:
         raise DataError(f"{root}: not one of the fields can be read. {wrong}")
-    chosen = _fields.numbers_of(layout, count)
-    return _fields.scaling(str(path) if has_file else "", settings.normalise, sums, chosen, count)
+    return _fields.scaling(path, settings.normalise, sums, channels, count)
+
+
+def looks_like_fields(root: Path) -> bool:
+    """Whether a folder has fields in it that these settings read as they are, also within train/."""
+    try:
+        return bool(find(Settings(), root).files)
+    except (DataError, OSError):
+        return False
+
+
+def _found(settings: Settings, root: Path, names: "Sequence[str]", *, divided: bool) -> "Found":
+    from instar.readers._rows import Found
+
+    there, found = set(names), Found([], [], [] if divided else None)
+    others: list[str] = []
+    for file in names:
+        folder, _, name = file.rpartition("/")
+        labels = _labels_of(settings, name)
+        if labels is None:
+            others.append(name)
+            continue
+        masks = [f"{folder}/{one}" if folder else one for one in labels]
+        mask = next((one for one in masks if one in there), None)
+        if mask is None:
+            found.skipped.append((file, f"it has no labels called {masks[0]}"))
+            continue
+        found.files.append(file)
+        found.masks.append(mask)
+        if found.splits is not None:
+            found.splits.append(_SPLITS[file.partition("/")[0].lower()])
+    if not found.files:
+        raise DataError(
+            f"{root}: no file called {settings.files} ({', '.join(end[1:] for end in _ENDINGS)}) with labels, but "
+            f"{', '.join(map(repr, others[:3])) or 'nothing'}. Say how they are called: data.reader.files='*'."
+        )
+    return found
+
+
+def _labels_of(settings: Settings, name: str) -> list[str] | None:
+    """What the file of labels may be called, the likeliest first; None for a file that is none of data."""
+    middle = _middle(name, settings.files)
+    if middle is None or not name.lower().endswith(_ENDINGS):
+        return None
+    if not name.endswith(".npy"):
+        return [name]
+    data, labels = (f".{one.rpartition('/')[2]}" for one in (_datasets(settings)[0], settings.labels))
+    stem = name.removesuffix(".npy")
+    if _middle(name, settings.label_files) is not None or stem.endswith(labels):
+        return None
+    called = [settings.label_files.removesuffix(".npy").replace("*", middle) + ".npy"]
+    # As `instar convert` calls what it makes of one HDF5 file.
+    return [stem.removesuffix(data) + labels + ".npy", *called] if stem.endswith(data) else called
+
+
+def _datasets(settings: Settings) -> tuple[str, ...]:
+    return (settings.data,) if isinstance(settings.data, str) else settings.data
 
 
 def _names(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ Masks lie in a folder of their own beside the images (images/ + masks/, JPEGImag
 within train/, val/ and test/), called after them; or a table names them in its column `mask`. They are grey or palette
 PNGs of class numbers, colours, or grey values with a threshold. Gives `image` (uint8) and `mask` (uint8, 255: nobody
 knows).
+Packed data (`instar pack`) are found by what stands in the folder.
 
     data: {root: photos, reader: {kind: image_mask, classes: [background, butterfly]}}
     data: {root: streets, reader: {kind: image_mask, classes: {road: '#804080', sky: '#4682b4'}, ignore: '#000000'}}
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from instar.augment import Augment
     from instar.manifest import Manifest
+    from instar.packed import Packed
     from instar.readers._masks import Codes
     from instar.readers._rows import Found, Survey
 
@@ -34,6 +36,8 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Code = Annotated[int, Field(ge=0, le=0xFFFF)] | Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 gives = frozenset({"image", "mask"})
+packed_from = "folder"  # form of `instar.engine.packing.sources`
+_MASK = "mask"  # what a mask is called in a shard: 000000017.mask.png
 crops = frozenset({"area", "centre", "squash", "pad", "window", "whole"})
 
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
@@ -87,6 +91,9 @@ class Reader:
     """Rows of a manifest as samples. Holds no open file, so it can go to any number of worker processes."""
 
     def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment"):
+        import numpy as np
+
+        from instar import packed
         from instar.readers._pixels import Form
 
         self._form = Form(view.size, settings.channels, colour(settings.background), view.fill, settings.span)
@@ -96,6 +103,10 @@ class Reader:
         self._files = manifest.table["file"].combine_chunks()
         self._masks = manifest.table["other"].combine_chunks()
         self._sizes_N2 = manifest.sizes
+        self._pack: Packed | None = None
+        if packed.is_packed(manifest.root):
+            self._pack = packed.read(manifest.root)
+            self._rows_N2 = np.stack([self._pack.rows_of(manifest.table[side]) for side in ("file", "other")], 1)
 
     def read(self, row: int, draw: "np.random.Generator | None") -> dict[str, Any]:
         """One sample: `image`, `mask`, and `label` 0, which says that there is a mask.
@@ -104,13 +115,17 @@ class Reader:
                mask as it is in the file. Their sizes then stand in height, width, image_height and image_width.
         Raises BadImage where a file cannot be read or the two do not fit.
         """
-        from instar.readers import _masks, _pixels, _views
+        from instar.readers import _masks, _packed, _pixels, _views
         from instar.readers._patience import patiently
 
         decide = _views.everything if draw is None else partial(_views.training, draw=draw)
         choose = cache(partial(decide, self._view))  # remembered: image and mask, and a second try, are varied alike
         class_HW = patiently(lambda: self._mask(row))
-        image = patiently(lambda: _pixels.read(self.name(row), choose, self._form))
+        if self._pack is None:
+            image = patiently(lambda: _pixels.read(self.name(row), choose, self._form))
+        else:
+            stored = partial(_packed.viewed, self._pack, int(self._rows_N2[row, 0]), choose, self._form)
+            image = patiently(stored)
         height, width = class_HW.shape
         if draw is not None:
             return {"image": image, "mask": _masks.seen(class_HW, choose(width, height), self._form.size), "label": 0}
@@ -139,12 +154,16 @@ class Reader:
         return self._folder + self._files[row].as_py()
 
     def _mask(self, row: int) -> "np.ndarray":
-        from instar.readers import _masks
+        from instar.readers import _masks, _packed
         from instar.readers._pixels import BadImage
 
-        name = self._masks[row].as_py()
+        name, colours = self._masks[row].as_py(), self._codes.colours
         try:
-            class_HW = _masks.read(self._folder + name, self._codes)
+            if self._pack is None:
+                value_HW = _masks.values(self._folder + name, colours=colours)
+            else:
+                value_HW = _packed.mask_values(self._pack, int(self._rows_N2[row, 1]), colours=colours)
+            class_HW = _masks.read(value_HW, self._codes)
         except BadImage as error:
             raise BadImage(f"mask {name}: {error}") from error.__cause__
         width, height = self._sizes_N2[row].tolist()
@@ -172,18 +191,55 @@ def find(settings: Settings, root: Path) -> "Found":
     return _pairs.find(root, images=settings.images, masks=settings.masks, pattern=settings.pattern)
 
 
+def find_packed(settings: Settings, pack: "Packed") -> "Found":
+    """The same of packed data: members of one key."""
+    from instar.readers._rows import Found
+
+    found = Found([], [])
+    members: dict[str, dict[str, int]] = {}
+    for row, (key, part) in enumerate(zip(*(pack.index[name].to_pylist() for name in ("key", "part")), strict=True)):
+        members.setdefault(key, {})[part] = row
+    sources = pack.index["source"]
+    for parts in members.values():
+        if _MASK in parts and "" in parts:
+            found.files.append(sources[parts[""]].as_py())
+            found.masks.append(sources[parts[_MASK]].as_py())
+            found.rows.append((parts[""], parts[_MASK]))
+        else:
+            one = sources[next(iter(parts.values()))].as_py()
+            found.skipped.append((one, "it has no mask" if "" in parts else "it has no image"))
+    if not found.files:
+        raise DataError(
+            f"{pack.folder}: not one of {len(pack)} packed images has a mask. Pack a folder of images and masks, or a "
+            f"recipe with data.reader=image_mask: instar pack RECIPE to={pack.folder}"
+        )
+    return found
+
+
+def members(settings: Settings, file: str, mask: str) -> list[tuple[str, str]]:
+    """The members of one row in a shard: which file each is of, and what it is called beside the key."""
+    return [(file, ""), (mask, _MASK)]
+
+
+def beside(settings: Settings, root: Path) -> list[Path]:
+    """The files that are of all rows: none."""
+    return []
+
+
 def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Sequence[str]") -> "Survey":
     """The classes, and how many pixels each has, from some of the masks.
 
     Raises DataError where the values do not look like classes.
     """
     from instar.masks import IGNORE
-    from instar.readers import _masks
+    from instar.readers import _masks, _packed
     from instar.readers._rows import Survey
 
     colours = _in_colours(settings)
-    looked = _some(masks, _SURVEYED if settings.classes is None else _COUNTED)
-    found, wrong = _masks.counted([f"{root}/{name}" for name in looked], colours=colours)
+    most = _SURVEYED if settings.classes is None else _COUNTED
+    value_of, near = _packed.masks_of(root, masks, colours=colours)
+    looked = _some(masks, most) if near else list(masks[:most])
+    found, wrong = _masks.counted(value_of, looked)
     if not found:
         raise DataError(
             f"{root}: not one of {len(looked)} masks can be read. The first: {wrong[0] if wrong else 'none'}"

@@ -20,6 +20,7 @@ from instar.engine.loading import workers
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.loading.order import Order
 from instar.engine.loading.places import Arrays, Shapes
+from instar.engine.loading.sharded import Sharded
 from instar.engine.loading.workers import Made, Watch, Work
 from instar.errors import DataError
 
@@ -32,6 +33,7 @@ _SAME_CLASS = 8  # tries to find another row of the class, where one cannot be r
 _ANY_CLASS = 8  # and then of any
 _TORN = 3  # rows named in an error
 _MOST_BYTES = 1 << 28  # of a batch whose rows differ in size
+PLACED = object()  # in a sample, where its array stands in the batch already
 
 
 class Reader(Protocol):
@@ -50,6 +52,9 @@ class Reader(Protocol):
     #     shapes(rows) -> {name: (shape, type)}
     # the largest that each array is for any of these rows. A smaller one then stands at the top left of its place, and
     # numbers of the sample say how large it is; what is around it is left over from other rows.
+    # One whose arrays are large may have
+    #     read_into(row, draw, places) -> the sample without the arrays that it put into these places
+    # so that they are not copied once more.
 
 
 def keyed(seed: int, epoch: int, row: int, repeat: int = 0, attempt: int = 0) -> np.random.Generator:
@@ -59,7 +64,7 @@ def keyed(seed: int, epoch: int, row: int, repeat: int = 0, attempt: int = 0) ->
 
 def train_stream(
     reader: Reader,
-    order: Order,
+    order: Order | Sharded,
     *,
     start: int,
     total: int,
@@ -129,14 +134,16 @@ class _Steps(Protocol):
     def items(self, number: int) -> list[tuple[int, int, int]]:
         """(row, epoch, repeat) of every sample of a batch."""
 
-    def sample(self, item: tuple[int, int, int], watch: Watch, bad: list[tuple[int, str]]) -> Sample:
-        """One sample; rows that cannot be read are added to `bad`."""
+    def sample(
+        self, item: tuple[int, int, int], watch: Watch, bad: list[tuple[int, str]], places: Arrays | None = None
+    ) -> Sample:
+        """One sample; rows that cannot be read are added to `bad`. Arrays that stand in their places are PLACED."""
 
 
 @dataclass(frozen=True)
 class _Training:
     reader: Reader
-    order: Order
+    order: Order | Sharded
     start: int
     total: int
     batch: int
@@ -159,7 +166,9 @@ class _Training:
         drawn = self.order.draw(mine)
         return list(zip(drawn.row_N.tolist(), drawn.epoch_N.tolist(), drawn.repeat_N.tolist(), strict=True))
 
-    def sample(self, item: tuple[int, int, int], watch: Watch, bad: list[tuple[int, str]]) -> Sample:
+    def sample(
+        self, item: tuple[int, int, int], watch: Watch, bad: list[tuple[int, str]], places: Arrays | None = None
+    ) -> Sample:
         row, epoch, repeat = item
         tried = {row}
         for attempt in range(_SAME_CLASS + _ANY_CLASS + 1):
@@ -169,7 +178,7 @@ class _Training:
             tried.add(shown)
             watch(shown)
             try:
-                sample = self.reader.read(shown, keyed(self.seed, epoch, shown, repeat, attempt))
+                sample = _read(self.reader, shown, keyed(self.seed, epoch, shown, repeat, attempt), places)
             except (DataError, OSError) as error:
                 bad.append((shown, str(error)))
                 continue
@@ -182,7 +191,7 @@ class _Training:
         if attempt <= _SAME_CLASS:
             others = self.order.companions(row)
             return int(others[int(share * len(others))])
-        return int(self.order.draw(np.array([int(share * self.order.epoch_samples)])).row_N[0])
+        return self.order.anyone(row, share)
 
 
 @dataclass(frozen=True)
@@ -202,14 +211,23 @@ class _Evaluation:
     def items(self, number: int) -> list[tuple[int, int, int]]:
         return [(row, 0, 0) for row in self.rows[number * self.batch : (number + 1) * self.batch].tolist()]
 
-    def sample(self, item: tuple[int, int, int], watch: Watch, bad: list[tuple[int, str]]) -> Sample:
+    def sample(
+        self, item: tuple[int, int, int], watch: Watch, bad: list[tuple[int, str]], places: Arrays | None = None
+    ) -> Sample:
         row = item[0]
         watch(row)
         try:
-            return {**self.reader.read(row, None), "row": row}
+            return {**_read(self.reader, row, None, places), "row": row}
         except (DataError, OSError) as error:
             bad.append((row, str(error)))
             return {"row": row, "label": -1}
+
+
+def _read(reader: Reader, row: int, draw: np.random.Generator | None, places: Arrays | None) -> Sample:
+    into = getattr(reader, "read_into", None)
+    if places is None or into is None:
+        return reader.read(row, draw)
+    return {**dict.fromkeys(places, PLACED), **into(row, draw, places)}
 
 
 def _nothing_readable(reader: Reader, bad: list[tuple[int, str]]) -> str:
@@ -273,9 +291,11 @@ def _make(steps: _Steps, number: int, arrays: Arrays, watch: Watch) -> Made:
     bad: list[tuple[int, str]] = []
     for place, item in enumerate(items):
         faults.point("loader.read")
-        sample = steps.sample(item, watch, bad)
+        sample = steps.sample(item, watch, bad, {name: array[place] for name, array in arrays.items()})
         for name, array in arrays.items():
             value = sample.pop(name, 0)
+            if value is PLACED:
+                continue
             if isinstance(value, np.ndarray) and value.shape != array.shape[1:]:
                 array[place][tuple(slice(side) for side in value.shape)] = value
             else:

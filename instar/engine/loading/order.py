@@ -84,6 +84,10 @@ class Order:
         """The training rows of that row's class, itself among them. Looks through all rows: for the rare bad sample."""
         return self._rows.beside(row)
 
+    def anyone(self, row: int, share: float) -> int:
+        """A row of any class to take the place of this one: the draw at a share of the first epoch."""
+        return int(self.draw(np.array([int(share * self.epoch_samples)])).row_N[0])
+
     def _by_quota(self, draw_M: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         class_M = np.searchsorted(self._quota_ends_K, draw_M, side="right")
         quota_M, size_M = self._quotas_K[class_M], self._sizes_K[class_M]

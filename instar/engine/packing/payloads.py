@@ -8,7 +8,7 @@ import numpy as np
 import xxhash
 from PIL import Image
 
-from instar import packed
+from instar import fields, packed
 from instar.engine.scan import headers
 from instar.errors import DataError
 from instar.readers import _pixels as pixels
@@ -38,7 +38,7 @@ def stored(data: bytes, name: str, *, payload: str, form: Form, bare: bool = Fal
     Raises BadImage or DataError where the source is not whole.
     """
     if name.lower().endswith(NPY):
-        array = packed.of_npy(data)
+        array = fields.of_npy(data)
         facts = _array_facts(array) | {"mode": "", "content": xxhash.xxh3_64_intdigest(data) or 1}
         return _made(data, "npy", facts, size=len(data))
     image = pixels.of_bytes(data)

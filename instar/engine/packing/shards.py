@@ -23,17 +23,20 @@ class Chunk:
     last: int
 
 
-def planned(weight_N: np.ndarray, size_N: np.ndarray, *, most: int) -> list[Chunk]:
+def planned(weight_N: np.ndarray, size_N: np.ndarray, *, most: int, keys: Sequence[int] | None = None) -> list[Chunk]:
     """All samples, in order, as chunks of shards.
 
     weight_N   bytes that each is expected to take in a shard
     size_N     bytes that are read for it
     most       bytes of a shard; a sample that is larger has one for itself
+    keys       the sample each belongs to, where one has several: it is never cut in two
     """
+    if keys is not None:
+        weight_N = _of_samples(weight_N, np.asarray(keys))
     chunks: list[Chunk] = []
     shard, filled, begun, read = 0, 0, 0, 0
     for row, (weight, size) in enumerate(zip(weight_N.tolist(), size_N.tolist(), strict=True)):
-        full = filled > 0 and filled + weight > most
+        full = filled > 0 < weight and filled + weight > most
         if full or row - begun == _CHUNK_ROWS or (read and read + size > _CHUNK_BYTES):
             chunks.append(Chunk(shard, begun, row))
             begun, read = row, 0
@@ -42,6 +45,14 @@ def planned(weight_N: np.ndarray, size_N: np.ndarray, *, most: int) -> list[Chun
         filled += weight
         read += size
     return [*chunks, Chunk(shard, begun, len(weight_N))]
+
+
+def _of_samples(weight_N: np.ndarray, key_N: np.ndarray) -> np.ndarray:
+    """What members weigh if the first of a sample bears it all."""
+    first = np.flatnonzero(np.diff(key_N, prepend=-1))
+    weighed_N = np.zeros_like(weight_N)
+    weighed_N[first] = np.add.reduceat(weight_N, first) if len(first) else 0
+    return weighed_N
 
 
 def key_of(row: int) -> str:

@@ -9,7 +9,7 @@ import posixpath
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from instar.errors import DataError
 from instar.manifest import Manifest, Skipped
 
 ENDINGS = (*listing.ENDINGS, ".npy")
+_NPY_HEAD = 128
 _MOST = 1 << 32  # bytes of one member: more is no sample
 _RATIO, _HARMLESS = 200, 1 << 26  # a member that unpacks to more than that many times its size, unless it is small
 
@@ -39,7 +40,9 @@ class Sources:
     at_N, size_N  offset in a tar or number in a zip, and size in bytes; -1 for a file that is not there
     changed_N     time of change of a file, in ns
     pixels_N      how many pixels an image has; None where nobody looked
-    keys, parts   number of the sample that an array belongs to, and which of its arrays it is; None for one a sample
+    keys, parts   number of the sample that a member belongs to, and which of its members it is; None for one a sample
+    contents      fingerprint of the sample, for its first member, and 0 for the others; None to take one of the bytes
+    beside        files that are of all samples, such as statistics
     skipped       what was left out, and why
     """
 
@@ -55,6 +58,8 @@ class Sources:
     pixels_N: np.ndarray | None = None
     keys: Sequence[int] | None = None
     parts: Sequence[str] | None = None
+    contents: Sequence[int] | None = None
+    beside: Sequence[Path] = ()
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -88,6 +93,58 @@ def of_manifest(rows: Manifest, *, divided: bool) -> Sources:
         pixels_N=rows.table["width"].to_numpy().astype(np.int64) * rows.table["height"].to_numpy(),
         skipped=list(rows.skipped),
     )
+
+
+Members = Callable[[str, str], Sequence[tuple[str, str]]]
+
+
+def of_masks(rows: Manifest, members: Members, *, form: str, beside: Sequence[Path], divided: bool) -> Sources:
+    """The samples of a manifest whose pixels have labels, in its order: several members each.
+
+    members   from a row's two files to the names of its members, and what each is called beside the key; the first has
+              no need of a name where it is the image
+    form      folder, or field where members are arrays inside files
+    """
+    pairs = zip(rows.table["file"].to_pylist(), rows.table["other"].to_pylist(), strict=True)
+    each = [members(file, mask) for file, mask in pairs]
+    names, parts = [name for some in each for name, _ in some], [part for some in each for _, part in some]
+    repeated = np.repeat(np.arange(len(each)), [len(some) for some in each])
+    first = np.flatnonzero(np.diff(repeated, prepend=-1))
+    content_N = np.zeros(len(names), np.uint64)
+    content_N[first] = rows.table["content"].to_numpy()
+    groups, splits = (rows.table[name].to_pylist() for name in ("group", "split"))
+    size_N, changed_N = _states(rows.root, names) if form == "folder" else of_arrays(rows.root, names)
+    return Sources(
+        rows.root,
+        form,
+        names,
+        groups=[groups[row] for row in repeated] if any(group is not None for group in groups) else None,
+        splits=[splits[row] for row in repeated] if divided else None,
+        at_N=np.zeros(len(names), np.int64),
+        size_N=size_N,
+        changed_N=changed_N,
+        keys=repeated.tolist(),
+        parts=parts,
+        contents=content_N.tolist(),
+        beside=beside,
+        skipped=list(rows.skipped),
+    )
+
+
+def of_arrays(root: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of each array `file:array`, and the time of change of its file; -1 where it cannot be read."""
+
+    def state(name: str) -> tuple[int, int]:
+        inside, _, array = name.rpartition(":")
+        path = root if root.is_file() else root / inside
+        try:
+            return fields.field(path, array).size + _NPY_HEAD, path.stat().st_mtime_ns
+        except (DataError, OSError):
+            return -1, -1
+
+    with ThreadPoolExecutor(min(32, 4 * usable_cpus())) as threads:
+        found = list(threads.map(state, names))
+    return np.array([size for size, _ in found], np.int64), np.array([changed for _, changed in found], np.int64)
 
 
 def of_folder(root: Path) -> Sources:

@@ -8,8 +8,9 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from instar.engine.scan import contents
@@ -47,14 +48,15 @@ def read(path: Path) -> Excluded:
     return Excluded(path, frozenset(entries), frozenset(filter(_HASH.fullmatch, entries)))
 
 
-def left(found: Listing, excluded: Excluded) -> Listing:
+def left(found: Listing, excluded: Excluded, *, hashes: Callable[[], list[str]] | None = None) -> Listing:
     """What is left of a listing, with notes on what went and on lines that name nothing.
 
-    Where the list holds a hash, every byte of every file is read, once.
+    Where the list holds a hash, every byte of every file is read, once; unless `hashes` says what they are.
     """
     root = f"{os.fspath(found.root).rstrip('/')}/"
     entries = {entry.removeprefix(root).removeprefix("./") for entry in excluded.entries}
-    hash_N = contents.checksums(found.root, found.files, lenient=True) if excluded.hashes else None
+    read_all = hashes or partial(contents.checksums, found.root, found.files, lenient=True)
+    hash_N = read_all() if excluded.hashes else None
     called = [found.files, *filter(None, (found.ids, found.others, hash_N))]
     rows = [row for row, names in enumerate(zip(*called, strict=True)) if entries.isdisjoint(names)]
     gone = len(found.files) - len(rows)

@@ -1,14 +1,13 @@
 """Masked: images whose pixels have labels, listed with their masks and looked at.
 
-A reader says by `find` which files belong together, and, where they are no pictures, by `look` what their headers say.
-A Listing's `others` are the files of the masks.
+A reader says by `find` which files belong together, and, where they are no pictures, by `looking` what their headers
+say. A Listing's `others` are the files of the masks.
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -48,13 +47,12 @@ def listed(data: Data, reader: ModuleType) -> Listing:
 def look(found: Listing, data: Data, reader: ModuleType, *, progress: Callable[[int], None]) -> Headers:
     """Size and fingerprint of every image and mask together, and why some cannot be used."""
     assert found.others is not None, "the caller listed masks"
-    look_at = getattr(reader, "look", None)
-    if look_at is None:
+    looking = getattr(reader, "looking", None)
+    if looking is None:
         return _of_pictures(found, reader, progress=progress)
     with ThreadPoolExecutor(min(32, 4 * usable_cpus())) as threads:
-        one = partial(look_at, data.reader, found.root)
         looks = []
-        for each in threads.map(one, found.files, found.others):
+        for each in threads.map(looking(data.reader, found.root), found.files, found.others):
             looks.append(each)
             progress(len(looks))
     known = headers.of_both(*(headers.plain(found.root, side) for side in (found.files, found.others)))

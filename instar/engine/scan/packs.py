@@ -1,9 +1,14 @@
-"""Packs: the rows of packed data, as if they were listed and looked at where they came from."""
+"""Packs: the rows of packed data, as if they were listed and looked at where they came from.
+
+Legend: N rows.
+"""
 
 import hashlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import xxhash
 
 from instar import packed
 from instar.engine.scan.headers import Headers
@@ -20,7 +25,7 @@ def of_packed(folder: Path, data: Data) -> tuple[Listing, Headers, str]:
     """
     pack = packed.read(folder)  # of an address the index only
     index = pack.index
-    if index["label"].null_count:
+    if index["label"].null_count and data.manifest is None:
         raise DataError(
             f"{folder}: {index['label'].null_count} of {len(pack)} packed samples have no label. Pack a folder with "
             f"one folder a class, or a recipe with a table of labels."
@@ -42,6 +47,60 @@ def of_packed(folder: Path, data: Data) -> tuple[Listing, Headers, str]:
         np.full(len(pack), "", object),
     )
     return listing, heads, stored_as(pack)
+
+
+def of_masks(folder: Path, data: Data, reader: ModuleType) -> tuple[Listing, Headers, str]:
+    """The same where pixels have labels: a row's image and mask are two or more members.
+
+    A reader finds by `find_packed` which belong together.
+    """
+    pack = packed.read(folder)
+    index, found = pack.index, reader.find_packed(data.reader, pack)
+    listing = Listing(folder, found.files, list(found.masks), others=found.masks, splits=found.splits)
+    listing.skipped = [*(Skipped(*one) for one in pack.about.skipped), *(Skipped(*one) for one in found.skipped)]
+    listing.notes = [*pack.about.notes, *found.notes]
+    if data.table:
+        listing.notes.append("splits and groups are those that were packed; data.table is not read")
+    first_N, last_N = (np.array(rows, np.int64) for rows in zip(*found.rows, strict=True))
+    for name in ("group", "split"):
+        if (column := index[name].take(first_N)).null_count < len(column):
+            setattr(listing, f"{name}s", column.to_pylist())
+    looking = getattr(reader, "looking", None)
+    if looking is not None:
+        look = looking(data.reader, folder)
+        looks = [look(file, mask) for file, mask in zip(found.files, found.masks, strict=True)]
+        size_N2 = np.array([(one.width, one.height) for one in looks], np.int32)
+        reasons = [one.reason for one in looks]
+    else:
+        size_N2, of_mask_N2 = (
+            np.stack([index[side].to_numpy()[rows] for side in ("width", "height")], 1) for rows in (first_N, last_N)
+        )
+        pairs = zip(found.masks, of_mask_N2.tolist(), size_N2.tolist(), strict=True)
+        reasons = [reader.unequal(mask, one, other) if one != other else "" for mask, one, other in pairs]
+    heads = Headers(
+        size_N2[:, 0],
+        size_N2[:, 1],
+        _of_both(*(index["content"].to_numpy()[rows] for rows in (first_N, last_N))),
+        np.array(index["mode"].take(first_N).to_pylist(), object),
+        np.array(reasons, object),
+    )
+    return listing, heads, stored_as(pack)
+
+
+def checksums(folder: Path, files: list[str]) -> list[str]:
+    """xxh3-128 of every byte that each of these files had, in hexadecimal; '' where something else was stored of it."""
+    pack = packed.read(folder)
+    if pack.about.payload != packed.ORIGINAL:
+        return [""] * len(files)
+    known = dict(zip(pack.index["source"].to_pylist(), pack.index["xxh3"].to_pylist(), strict=True))
+    return [known[file].hex() if file in known else "" for file in files]
+
+
+def _of_both(first_N: np.ndarray, last_N: np.ndarray) -> np.ndarray:
+    """A fingerprint of a sample: what its first member says, or where the last one says something too, of both."""
+    pairs_N2 = np.stack([first_N, last_N], 1)
+    both = [pair[0] if pair[1] == 0 else xxhash.xxh3_64_intdigest(pair.tobytes()) for pair in pairs_N2]
+    return np.array(both, np.uint64)
 
 
 def stored_as(pack: packed.Packed) -> str:
