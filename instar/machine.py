@@ -44,6 +44,8 @@ class Start(Settings):
     """What the learning rate does where the length of a training that has begun is changed."""
     accept: bool = False
     """Whether to go on although the images changed since the run began."""
+    score: bool = True
+    """Whether the test rows are scored and the page is written, at the end."""
 
 
 class Packing(Settings):

@@ -14,7 +14,7 @@ LEVELS = [
     {"run"},
     {"weights"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
-    | {"fields", "packed", "remote"},
+    | {"fields", "packed", "remote", "space", "study"},
     {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},
@@ -22,7 +22,7 @@ LEVELS = [
     {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters"},
     {"engine", "queue"},
     # stages
-    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"},
+    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "tune", "doctor", "bench", "demo"},
     {"cli", "terminal", "curves", "__main__"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
@@ -48,12 +48,13 @@ DOORS = {
     "fsspec": {"remote.py"},
     "s3fs": set(),
     "lightning": set(),
-    "ray": set(),
+    "optuna": {"tune/searcher.py"},
+    "ray": {"tune/over_nodes.py"},
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
-         "preflight", "outside", "quota", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
+         "preflight", "outside", "quota", "curves", "space", "study", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",
     "torchvision",
@@ -67,6 +68,8 @@ HEAVY = {
     "safetensors",
     "h5py",
     "scipy",
+    "optuna",
+    "ray",
 }
 
 
