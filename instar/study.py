@@ -204,17 +204,18 @@ class Study:
         changed = max((_changed(file) for file in (self.summary_file, Run(self.path).events_file)), default=0.0)
         return {
             **state,
-            "state": self._state(state["state"], done=bool(wanted) and ended >= wanted),
+            "state": self._state(state, done=bool(wanted) and ended >= wanted),
             "share": ended / wanted if wanted else 0.0,
             "best": known,
             "changed": changed,
             "trials": {"ended": ended, "wanted": wanted, **counts},
         }
 
-    def _state(self, told: str, *, done: bool) -> str:
+    def _state(self, of_run: dict[str, Any], *, done: bool) -> str:
+        told = str(of_run["state"])
         if done:
             return "done"
-        if told == "queued":
+        if told == "queued" or (told == "running" and of_run["job"]):
             return told
         claims = self.trials.glob("*/claim.json")
         alive = any(time.time() - _changed(claim) < _HEARD_SECONDS and _is_held(claim) for claim in claims)

@@ -275,7 +275,8 @@ def test_lanes_divide_gpus_and_cores():
     shown = {"CUDA_VISIBLE_DEVICES": "0,1,GPU-abc,3"}
     whole = lanes.lanes("auto", devices=1, share=1, device="cuda", environ=shown, cpus=8)
     assert [lane.gpus for lane in whole] == [("0",), ("1",), ("GPU-abc",), ("3",)]
-    assert whole[2].environ() == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "GPU-abc"}
+    told = whole[2].environ()
+    assert (told["OMP_NUM_THREADS"], told["CUDA_VISIBLE_DEVICES"], told["INSTAR_WORLD"]) == ("2", "GPU-abc", "1")
     pairs = lanes.lanes("auto", devices=2, share=1, device="cuda", environ=shown, cpus=8)
     assert [lane.gpus for lane in pairs] == [("0", "1"), ("GPU-abc", "3")]
     shared = lanes.lanes("auto", devices=1, share=2, device="cuda", environ=shown, cpus=8)

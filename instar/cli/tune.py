@@ -35,18 +35,16 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from instar import caches, formats, plugins, terminal
 from instar.cli.words import Words, to_type
 from instar.engine import deadline
 from instar.errors import DONE, ConfigError, RunError
-from instar.settings import Settings
 
 if TYPE_CHECKING:
-    from instar.machine import Machine
+    from instar.machine import Machine, Place
+    from instar.settings import Settings
     from instar.space import Space
     from instar.study import Definition, Effort, Search, Study
 
@@ -54,21 +52,6 @@ FLAGS = ("dry",)
 THINGS = (0, 1)
 T = TypeVar("T")
 _SHOWN = 3  # settings in a line of the terminal
-
-
-class Place(Settings):
-    """Where a study is, and what else one start of it is told."""
-
-    study: str | None = None
-    """Name of the study, or its folder; null for one that follows from what is searched."""
-    runs: Path = Path("runs")
-    """Folder that all runs are in."""
-    space: Path | None = None
-    """YAML file with `space:`, names and their ranges; it may say how to search, too."""
-    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Seeds that every point of a grid is trained with."""
-    worker: Path | None = None
-    """Folder that this worker of an array keeps its records in."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +85,7 @@ def settings(words: Words) -> Asked:
     """What to search and with what; raises ConfigError with every mistake at once."""
     from instar import space as spaces
     from instar import study as studies
-    from instar.machine import Machine
+    from instar.machine import Machine, Place
     from instar.validation import validate
 
     mistakes: list[str] = []
@@ -146,16 +129,16 @@ def _start(name: str, runs: Path) -> Path:
     return Path(name) if Path(name).exists() else runs / name
 
 
-def _ours() -> dict[str, type[Settings]]:
+def _ours() -> "dict[str, type[Settings]]":
     """Names that are not a recipe's -> what they are settings of."""
-    from instar.machine import Machine
+    from instar.machine import Machine, Place
     from instar.study import Effort, Search
 
     return {name: one for one in (Machine, Effort, Search, Place) for name in one.model_fields}
 
 
 def _sorted(
-    words: Words, ours: Mapping[str, type[Settings]], mistakes: list[str]
+    words: Words, ours: "Mapping[str, type[Settings]]", mistakes: list[str]
 ) -> tuple[dict[Any, list[str]], dict[str, str]]:
     """The changes by what they are settings of (None for the recipe), and the ranges by name."""
     from instar import space as spaces
@@ -211,7 +194,7 @@ def _of_metric(change: str) -> str:
     return f"train.{change}" if change.startswith(("metric=", "mode=")) else change
 
 
-def _study_named(words: Words, place: Place) -> "Study | None":
+def _study_named(words: Words, place: "Place") -> "Study | None":
     """The study that the words are about; None where they begin with a recipe."""
     from instar.study import Study, is_study
 
@@ -223,7 +206,7 @@ def _study_named(words: Words, place: Place) -> "Study | None":
     return None
 
 
-def _from_file(place: Place) -> tuple[dict[str, str], Callable[[str], str], Mapping[str, Any]]:
+def _from_file(place: "Place") -> tuple[dict[str, str], Callable[[str], str], Mapping[str, Any]]:
     from instar import space as spaces
 
     if place.space is None:
@@ -250,6 +233,24 @@ def _weights_are_here(asked: Asked) -> None:
     if asked.definition is not None and not asked.study.exists():
         command = lock.command(str(asked.source), [], {})
         lock.check(asked.definition.experiment, lock.beside(asked.source), command=command)
+
+
+def as_words(asked: Asked) -> list[str]:
+    """The words that ask for the same once more, after the recipe and the study's name."""
+    said: dict[str, Any] = {}
+    if asked.definition is not None:
+        said |= asked.definition.space.texts()
+        said |= _unusual(asked.definition.search)
+    said |= _unusual(asked.effort) | _unusual(asked.machine)
+    if "start" in said:
+        said["start"] = str(Path(said["start"]).absolute())
+    return [f"{name}={value}" for name, value in said.items()]
+
+
+def _unusual(settings: "Settings") -> dict[str, Any]:
+    """Settings that are not as usual, as one would write them."""
+    usual = type(settings)().model_dump(mode="json")
+    return {name: value for name, value in settings.model_dump(mode="json").items() if value != usual[name]}
 
 
 # --- the search ----------------------------------------------------------------------------------------------------
@@ -286,8 +287,7 @@ def _search(words: Words, asked: Asked) -> int:
 def _of_trials(machine: "Machine") -> dict[str, Any]:
     """What a trial's process is told of the machine, where it is not as usual."""
     names = ("workers", "device", "timeout", "stage", "cache")
-    usual = type(machine)()
-    return {name: getattr(machine, name) for name in names if getattr(machine, name) != getattr(usual, name)}
+    return {name: value for name, value in _unusual(machine).items() if name in names}
 
 
 def _preload(asked: Asked) -> list[str]:

@@ -17,7 +17,7 @@ from instar import space as spaces
 from instar import study as studies
 from instar.engine import deadline
 from instar.engine.ranks import lease
-from instar.errors import ConfigError, RunError
+from instar.errors import Again, ConfigError, InstarError, RunError
 from instar.experiment import Experiment
 from instar.manifest import Manifest
 from instar.settings import dump
@@ -161,10 +161,14 @@ def search(
         )
         try:
             worker.work()
+        except InstarError as error:
+            study.log_event("stopped" if isinstance(error, Again) else "failed", reason=str(error))
+            raise
         finally:
             told()
         left = [place for place in range(samples) if journal.places().get(place, "running") == "running"]
     if not left:
+        study.log_event("finished", trials=samples)
         return Outcome(study, "done", study.summary())
     others = any(lease.standing(study.claim_file(place))[0] in ("alive", "unknown") for place in left)
     return Outcome(study, "others" if others else "late", study.summary())

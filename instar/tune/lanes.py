@@ -29,6 +29,9 @@ class Lane:
     def environ(self) -> dict[str, str]:
         """What the trial's processes are told about it."""
         told = {"OMP_NUM_THREADS": str(max(1, self.threads // self.devices))}
+        # Alone, whoever started the search among others.
+        told |= dict.fromkeys(("INSTAR_RANK", "INSTAR_LOCAL_RANK"), "0")
+        told |= dict.fromkeys(("INSTAR_WORLD", "INSTAR_LOCAL_WORLD"), "1")
         return told | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
 
 
