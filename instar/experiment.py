@@ -12,6 +12,7 @@ from pydantic import Field, PlainSerializer, field_validator, model_validator
 from instar import plugins, settings
 from instar.augment import Augment
 from instar.errors import ConfigError
+from instar.overrides import override
 from instar.remote import address, is_address
 from instar.run import Run, name_for
 from instar.settings import Document, Settings, Shelf, Span, Training, read
@@ -297,6 +298,17 @@ def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> 
     document, rest = _document(source, overrides)
     loaded = validate(Experiment, document, rest)
     return loaded.model_copy(update={"data": _absolute(loaded.data)})
+
+
+def document(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What `load` would validate, as it was said: settings that nobody mentioned are not in it; paths are absolute.
+
+    Raises ConfigError with every mistake at once.
+    """
+    found, rest = _document(source, overrides)
+    said = override(found, rest)
+    data = load(said).model_dump(mode="json")["data"]
+    return dict(said) | {"data": {name: data[name] for name in said["data"]}}
 
 
 def signature(experiment: Experiment) -> str:

@@ -29,6 +29,8 @@ class Job:
     lead           seconds before its limit that a link is warned
     elements       further words of each element of an array; empty for a single job
     at_once        elements that may run at the same time, 0 for as many as fit
+    word           what an element is told its own folder as: run=FOLDER
+    progress       file, seen from the folder of the run, whose last number grows as long as something new is saved
     """
 
     name: str
@@ -45,6 +47,8 @@ class Job:
     lead: int
     elements: tuple[tuple[str, ...], ...] = ()
     at_once: int = 0
+    word: str = "run"
+    progress: str = "checkpoints/latest"
 
     @property
     def tasks(self) -> int:

@@ -44,6 +44,8 @@ class Start(Settings):
     """What the learning rate does where the length of a training that has begun is changed."""
     accept: bool = False
     """Whether to go on although the images changed since the run began."""
+    score: bool = True
+    """Whether the test rows are scored and the page is written, at the end."""
 
 
 class Packing(Settings):
@@ -76,3 +78,18 @@ class Converting(Settings):
     """How large a shard is, about."""
     workers: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     """Processes that convert; auto for one a core."""
+
+
+class Place(Settings):
+    """One start of a search, as said on the command line."""
+
+    study: str | None = None
+    """Name of the study, or its folder; null for one that follows from what is searched."""
+    runs: Path = Path("runs")
+    """Folder that all runs are in."""
+    space: Path | None = None
+    """YAML file with `space:`, names and their ranges; it may say how to search, too."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Seeds that every point of a grid is trained with."""
+    worker: Path | None = None
+    """Folder that this worker of an array keeps its records in."""

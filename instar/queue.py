@@ -42,6 +42,12 @@ def current(submitted: Submitted) -> Submitted:
     return replace(submitted, ids=tuple(dict.fromkeys([*submitted.ids, *ids])))
 
 
+def element_of(run: Run, submitted: Submitted) -> str | None:
+    """The number of the element that a run is of an array; None where the job is the run's own."""
+    own = submitted.folder.absolute().parent == run.jobs.absolute()
+    return run.path.name if submitted.elements and not own else None
+
+
 def stop(submitted: Submitted, *, now: bool = False, element: str | None = None) -> list[str]:
     """End a job for good: what waits is taken out of the queue, what runs saves and stops. Returns what was told.
 
@@ -66,7 +72,9 @@ def stop(submitted: Submitted, *, now: bool = False, element: str | None = None)
 def log_of(run: Run, submitted: Submitted) -> Path:
     """The file that a run's job prints into; it may not be there yet."""
     cluster = plugins.load("clusters", submitted.scheduler)
-    return submitted.folder / (cluster.ELEMENT_LOG.format(element=int(run.name)) if submitted.elements else cluster.LOG)
+    if not submitted.elements:
+        return submitted.folder / str(cluster.LOG)
+    return submitted.folder / cluster.ELEMENT_LOG.format(element=int(element_of(run, submitted) or 0))
 
 
 def corrected(runs: Sequence[Run], states: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,8 +86,11 @@ def corrected(runs: Sequence[Run], states: Sequence[dict[str, Any]]) -> list[dic
     answers = calls.states([current(found) for found in of_run.values()], seconds=5.0)
     told = list(states)
     for index, submitted in of_run.items():
-        number = _number(runs[index], current(submitted).ids[-1], submitted)
-        state = answers.get(number) or answers.get(number.partition("_")[0])
+        job, element = current(submitted).ids[-1], element_of(runs[index], submitted)
+        state = answers.get(job if element is None else f"{job}_{int(element)}") or answers.get(job)
+        if state is None:  # workers of one study: it runs as long as one of them does
+            told_of = [one for number, one in answers.items() if number.partition("_")[0] == job]
+            state = min(told_of, key=lambda one: _ORDER.index(one.standing), default=None)
         if state is not None:
             told[index] = states[index] | _correction(states[index]["state"], state)
     return told
@@ -88,8 +99,7 @@ def corrected(runs: Sequence[Run], states: Sequence[dict[str, Any]]) -> list[dic
 _MAY_HAVE_CHANGED = ("queued", "running", "silent")
 
 
-def _number(run: Run, job: str, submitted: Submitted) -> str:
-    return f"{job}_{int(run.name)}" if submitted.elements else job
+_ORDER = ("running", "queued", "ended", "lost", "unknown")
 
 
 def _correction(told: str, state: State) -> dict[str, str]:

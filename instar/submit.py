@@ -62,6 +62,7 @@ class Work:
     jobs       the folder that its jobs are kept in
     elements   further words of each element of an array
     files      small files the command reads, by name, kept in the folder of the job; @NAME in `command` is their path
+    word, progress   as of a Job
     """
 
     label: str
@@ -70,6 +71,8 @@ class Work:
     jobs: Path
     elements: tuple[tuple[str, ...], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    word: str = "run"
+    progress: str = "checkpoints/latest"
 
 
 # --- what it comes to ----------------------------------------------------------------------------------------------
@@ -116,6 +119,8 @@ def job_for(work: Work, site: Site, request: Request, *, folder: Path) -> Job:
         lead=min(round(site.lead.seconds), max(1, seconds // 2)),
         elements=work.elements,
         at_once=request.at_once,
+        word=work.word,
+        progress=work.progress,
     )
 
 
@@ -362,6 +367,8 @@ def asked_before(folder: Path) -> tuple[Work, dict[str, Any]]:
             jobs=Path(given["jobs"]),
             elements=tuple(tuple(element) for element in given["elements"]),
             files=tuple(names),
+            word=given.get("word", "run"),
+            progress=given.get("progress", "checkpoints/latest"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: what this job was asked for cannot be read ({error}). Submit it anew.") from error

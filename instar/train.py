@@ -42,8 +42,8 @@ from instar.settings import dump
 class Outcome:
     """How a training ended.
 
-    state   finished, target (reached, so it stopped), early (stopped early by its own rule), already (nothing was
-            left to do) or dry
+    state   finished, target (reached, so it stopped), early (stopped early by its own rule), pruned (stopped by the
+            search it is a trial of), already (nothing was left to do) or dry
     best    the best evaluation, as in events.jsonl; empty without a validation split
     """
 
@@ -292,7 +292,8 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
             _end_a_chain(run, begun)
         raise
     except InstarError as error:
-        run.log_event("failed", rank=world.rank, samples=training.standing.samples, reason=str(error))
+        kind = type(error).__name__
+        run.log_event("failed", rank=world.rank, samples=training.standing.samples, kind=kind, reason=str(error))
         raise
     except BaseException as error:
         if world.size == 1 or not follows_from_another(error):  # else the watchdog says whose fault it is
@@ -309,7 +310,8 @@ def _room_for_saves(training: Training, found: checkpoint.Checkpoint | None) -> 
     try:
         make_room(training, found)
     except CheckpointError as error:
-        training.run.log_event("failed", rank=0, samples=training.standing.samples, reason=str(error))
+        kind = type(error).__name__
+        training.run.log_event("failed", rank=0, samples=training.standing.samples, kind=kind, reason=str(error))
         raise
 
 

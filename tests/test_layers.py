@@ -14,7 +14,7 @@ LEVELS = [
     {"run"},
     {"weights", "contract"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
-    | {"fields", "packed", "remote", "embeddings"},
+    | {"fields", "packed", "remote", "embeddings", "space", "study"},
     {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report"},
@@ -24,7 +24,7 @@ LEVELS = [
     {"engine", "queue"},
     # stages
     {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"}
-    | {"predict", "export", "serve", "embed"},
+    | {"predict", "export", "serve", "embed", "tune"},
     {"cli", "terminal", "curves", "__main__"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
@@ -50,12 +50,14 @@ DOORS = {
     "fsspec": {"remote.py"},
     "s3fs": set(),
     "lightning": set(),
-    "ray": set(),
+    "optuna": {"tune/searcher.py"},
+    "ray": {"tune/over_nodes.py"},
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
-         "preflight", "outside", "quota", "contract", "curves", "cli", "terminal", "__main__"} | SHELVES  # fmt: skip
+         "preflight", "outside", "quota", "contract", "curves", "space", "study", "cli", "terminal",
+         "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",
     "torchvision",
@@ -69,6 +71,8 @@ HEAVY = {
     "safetensors",
     "h5py",
     "scipy",
+    "optuna",
+    "ray",
 }
 
 

@@ -23,9 +23,14 @@ def run(words: Words) -> int:
 
     found = runs.find(words.things[0], Path(words.only("runs").get("runs", "runs")))
 
-    from instar import evaluate
+    from instar import evaluate, study
 
-    evaluate.report(found)
+    if study.is_study(found.path):
+        from instar.tune import page
+
+        page.write(study.Study(found.path))
+    else:
+        evaluate.report(found)
     if "json" in words:
         terminal.say(json.dumps({"run": str(found.path), "report": str(found.report)}))
     elif "quiet" not in words:

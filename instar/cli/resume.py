@@ -34,7 +34,7 @@ def run(words: Words) -> int:
     last = queue.newest(found)
     if last is None:
         raise RunError(f"{found.path} was never a job. It carries on here with: instar train {found.path}")
-    if last.elements:
+    if queue.element_of(found, last) is not None:
         raise RunError(
             f"{found.path} is one of {last.elements} runs of an array. Carry on with: instar train {found.path}"
         )

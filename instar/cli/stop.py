@@ -28,7 +28,7 @@ def run(words: Words) -> int:
 
     found = runs.find(words.things[0], Path(words.only("runs").get("runs", "runs")))
     job = queue.newest(found)
-    element = found.path.name if job is not None and job.elements else None
+    element = queue.element_of(found, job) if job is not None else None
     told = queue.stop(job, now="now" in words, element=element) if job is not None else []
     if not told and (pid := _here(found)):
         os.kill(pid, signal.SIGKILL if "now" in words else signal.SIGTERM)

@@ -2,6 +2,7 @@
 
     instar submit train RECIPE key=value --on SITE nodes=2 time=24h
     instar submit evaluate RUN --on SITE
+    instar submit tune RECIPE optim.lr="loguniform(1e-5,1e-2)" --on SITE nodes=8       eight workers of one study
     instar submit train RECIPE seed=0..9 optim.lr=0.1,0.01 --sweep --on SITE      one array, a run for every pair
 
     --on SITE      where: instar site lists them; also a YAML file of your own. By default INSTAR_SITE
@@ -57,7 +58,11 @@ def run(words: Words) -> int:
         raise ConfigError(f"say where: --on SITE, one of {', '.join(sites.names())}, or set INSTAR_SITE")
     site = _kept(mistakes, lambda: sites.load(name, of_site))
     request = _kept(mistakes, lambda: validate(Request, {}, list(asked)))
-    work = _kept(mistakes, lambda: work_of(words, rest))
+    work = _kept(mistakes, lambda: work_of(words, rest, nodes=request.nodes if request is not None else 1))
+    if work is not None and request is not None and words.things[0] == "tune":
+        # One process on a node hands out its GPUs; without Ray the nodes need to know nothing of each other.
+        alone = {"nodes": 1} if work.elements else {}
+        request = request.model_copy(update={"tasks": request.tasks or 1, **alone})
     if mistakes or site is None or request is None or work is None:
         raise ConfigError(mistakes)
     recipe = Path(words.things[1]) if len(words.things) > 1 else None
@@ -87,7 +92,8 @@ def hand_over(
         raise ConfigError(
             [*(finding.text for finding in wrong), "nothing was submitted; --anyway does it nevertheless"]
         )
-    submit.refuse_twice(work)
+    if work.command[0] != "tune":  # a study may have any number of workers
+        submit.refuse_twice(work)
     submitted = submit.submit(work, job, site, site_name=name, request=request)
     if "json" in words:
         terminal.say(json.dumps({"ids": submitted.ids, "folder": str(folder), "run": work.run and str(work.run)}))
@@ -113,7 +119,7 @@ def sorted_words(words: Words, of_request: Sequence[str]) -> tuple[tuple[str, ..
     return tuple(asked), tuple(of_site), tuple(rest)
 
 
-def work_of(words: Words, changes: tuple[str, ...]) -> "Work":
+def work_of(words: Words, changes: tuple[str, ...], *, nodes: int = 1) -> "Work":
     """What is to be done; raises ConfigError for mistakes in its own words too."""
     from instar.cli import VERBS
 
@@ -121,6 +127,8 @@ def work_of(words: Words, changes: tuple[str, ...]) -> "Work":
     if verb not in VERBS or verb in AT_THE_KEYBOARD:
         able = [one for one in VERBS if one not in AT_THE_KEYBOARD]
         raise ConfigError(f"{verb!r} cannot be a job. These can: {', '.join(able)}. See: instar submit --help")
+    if verb == "tune":
+        return _searching(words, things, changes, nodes=nodes)
     return _training(words, things, changes) if verb == "train" else _other(verb, things, changes)
 
 
@@ -154,6 +162,35 @@ def _training(words: Words, things: list[str], changes: tuple[str, ...]) -> "Wor
     folder = folder if start.run else folder.with_name(f"{folder.name}-sweep")
     command = ("train", "@recipe.yaml", *here)
     return Work(folder.name, command, folder, folder / "jobs", elements, files)
+
+
+def _searching(words: Words, things: list[str], changes: tuple[str, ...], *, nodes: int) -> "Work":
+    """The workers of a study: an array of as many as nodes are asked for, or with Ray one job over all of them."""
+    from instar.cli import tune
+    from instar.documents import dump as text_of
+    from instar.submit import Work
+
+    asked = tune.settings(Words(tuple(things), changes, frozenset(), words.line))
+    folder = asked.study.path.absolute()
+    command: tuple[str, ...] = ("tune", str(folder))
+    files: tuple[tuple[str, str], ...] = ()
+    if asked.definition is not None:
+        command = ("tune", "@recipe.yaml", f"study={folder}")
+        files = (("recipe.yaml", text_of(asked.definition.document)), *_lock(asked.source))
+    command += tuple(tune.as_words(asked))
+    label = to_type(_beside(folder))
+    if nodes == 1 or asked.effort.engine == "ray":
+        return Work(label, command, folder, folder / "jobs", files=files, progress="progress")
+    return Work(
+        label,
+        command,
+        folder / "workers",
+        folder / "jobs",
+        elements=((),) * nodes,
+        files=files,
+        word="worker",
+        progress="../../progress",
+    )
 
 
 def _lock(recipe: Path) -> Iterator[tuple[str, str]]:

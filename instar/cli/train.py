@@ -13,6 +13,7 @@
     run=NAME       instead of a name made up              runs=FOLDER  instead of runs/
     on_change=     stretch, tail or restart: what the learning rate does when the length of a run is changed
     accept=true    go on although the images changed
+    score=false    leave the test rows and the page for later: instar evaluate makes them
 
     --dry          say what would happen, and do nothing
     --quiet        only what needs attention
@@ -179,11 +180,11 @@ def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "S
     finally:
         view.clear()
     if outcome.rank == 0:
-        _finish(words, outcome, metric=metric, machine=machine)
+        _finish(words, outcome, metric=metric, machine=machine, score=start.score)
     return DONE
 
 
-def _finish(words: Words, outcome: Any, *, metric: str, machine: "Machine") -> None:
+def _finish(words: Words, outcome: Any, *, metric: str, machine: "Machine", score: bool) -> None:
     """Score the test rows, write the page, and say where to look."""
     run = outcome.run
     if outcome.state == "dry":
@@ -191,7 +192,7 @@ def _finish(words: Words, outcome: Any, *, metric: str, machine: "Machine") -> N
         _tell(words, {"state": "dry", "run": str(run.path)}, [f"next     {again}"])
         return
     split = "test" if outcome.plan.test_rows else "val" if outcome.plan.val_rows else None
-    if split:
+    if split and score:
         from instar import evaluate
 
         if outcome.state != "already" or not run.scores(split):

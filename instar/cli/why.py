@@ -30,7 +30,7 @@ def run(words: Words) -> int:
     from instar import run as runs
 
     found = runs.find(words.things[0], Path(words.only("runs").get("runs", "runs")))
-    status = found.status()
+    status = _status(found)
     if status["job"]:
         from instar import queue
 
@@ -45,6 +45,12 @@ def run(words: Words) -> int:
     else:
         terminal.say("\n".join(told(story, now=time.time())))
     return DONE
+
+
+def _status(run: Any) -> dict[str, Any]:
+    from instar import study
+
+    return study.Study(run.path).status() if study.is_study(run.path) else run.status()
 
 
 def explain(status: dict[str, Any], events: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -106,8 +112,12 @@ def _decisive(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _advice(status: dict[str, Any], event: dict[str, Any], events: Sequence[dict[str, Any]]) -> str:
     name = to_type(Path(status["path"]))
-    again = f"instar resume {name}" if status.get("job") else f"instar train {shlex.quote(status['path'])}"
+    verb = "tune" if "trials" in status else "train"
+    again = f"instar resume {name}" if status.get("job") else f"instar {verb} {shlex.quote(status['path'])}"
     carries_on = f"{again} carries on from the last save; nothing before it is lost"
+    if "trials" in status:
+        by_study = {"done": f"instar report {name}", "queued": f"wait, or instar stop {name}"}
+        return by_study.get(status["state"], carries_on)
     by_state = {
         "queued": f"wait; its job is in the queue. Or: instar stop {name}",
         "running": f"wait; it was alive a moment ago on {event.get('host', 'its machine')}",

@@ -64,7 +64,7 @@ def _run(job: Job) -> list[str]:
         run = ["case $element in", *cases, "    *) exit 66 ;;", "esac", 'mkdir -p "$run" || exit 73']
     else:
         run = [f"run={shlex.quote(str(job.run or job.folder))}"]
-    return [*run, "events=$run/events.jsonl progress=$run/checkpoints/latest"]
+    return [*run, f"events=$run/events.jsonl progress=$run/{shlex.quote(job.progress)}"]
 
 
 def _set_up(job: Job, site: "Site") -> list[str]:
@@ -84,7 +84,7 @@ def _caches(site: "Site") -> list[str]:
 
 def _command(job: Job, site: "Site", cluster: ModuleType) -> list[str]:
     """The parts of the command: the launcher, the container, Instar, and what an element adds."""
-    more = ['"${more[@]}" run="$run"'] if job.elements else []
+    more = [f'"${{more[@]}}" {shlex.quote(job.word)}="$run"'] if job.elements else []
     return [
         words(cluster.launch(job, site)),
         _contained(site.container, job) if site.container else "",

@@ -57,7 +57,7 @@ def directives(job: Job, site: "Site") -> list[str]:
         "ntasks-per-node": job.tasks_per_node,
         "cpus-per-task": job.cores_per_task,
         "gpus-per-node": typed if gpus and ask == "gpus-per-node" else None,
-        "gpus-per-task": 1 if gpus and ask == "gpus-per-task" else None,
+        "gpus-per-task": max(1, gpus // job.tasks_per_node) if gpus and ask == "gpus-per-task" else None,
         "gres": f"gpu:{typed}" if gpus and ask == "gres" else None,
         "mem": site.memory,
         "mem-per-gpu": site.memory_per_gpu if gpus else None,

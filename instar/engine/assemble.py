@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from instar import plugins
-from instar.engine import build, deadline, predict, rates
+from instar.engine import build, deadline, judge, predict, rates
 from instar.engine import optimise as optimising
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.loading import loaders
@@ -134,6 +134,7 @@ def assemble(
         metric=settings.metric or task.METRIC,
         mode=mode,
         observer=observer,
+        judge=judge.here(),
     )
 
 

@@ -21,7 +21,8 @@ from instar.plan import Progress
 
 
 def train(training: Training) -> str:
-    """Train from where `training.standing` is until the end; returns why it ended: 'finished', 'target' or 'early'.
+    """Train from where `training.standing` is until the end; returns why it ended: 'finished', 'target', 'early' or
+    'pruned'.
 
     Raises Again when it was stopped and saved, LearningError when it cannot go on.
     """
@@ -83,8 +84,32 @@ def _has_ended(training: Training) -> str:
         return "target"
     if stops_early(standing.history, training.mode, settings.stop_early):
         return "early"
+    if training.judge is not None and _is_judged_out(training):
+        return "pruned"
     over = standing.evaluated_at >= standing.samples >= training.plan.total_samples
     return "finished" if over else ""
+
+
+def _is_judged_out(training: Training) -> bool:
+    """Whether the search that this trial belongs to wants no more of it, right after an evaluation; ranks agree."""
+    standing = training.standing
+    if standing.evaluated_at != standing.samples or not standing.history or training.judge is None:
+        return False
+    if standing.samples >= training.plan.total_samples:
+        return False
+    answer: bool | None = True
+    if training.world.rank == 0:
+        answer = training.judge.goes_on(
+            evaluation=len(standing.history),
+            samples=standing.samples,
+            epoch=standing.samples / training.plan.epoch_samples,
+            value=standing.history[-1],
+        )
+    out, gone = training.world.agree([float(answer is False), float(answer is None)])
+    if gone:
+        save(training, wait=True)
+        raise Again("the search that this trial belongs to is gone")
+    return bool(out)
 
 
 def _next_evaluation(training: Training) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from instar.engine import deadline
 from instar.engine.checkpoint import store as checkpoint
+from instar.engine.judge import Judge
 from instar.engine.loading.order import Order
 from instar.engine.loading.sharded import Sharded
 from instar.engine.metrics_log import MetricsLog
@@ -31,6 +32,7 @@ class Training:
     set_rate      puts the learning rate of a position into the optimiser and returns it
     describe      the name of a row, for people
     observer      told of what a benchmark log is made of
+    judge         says after an evaluation whether a trial of a search goes on; None where it is none
     metric, mode  which score chooses the best checkpoint, and whether more ("max") or less ("min") of it is better
     saved_at      position of the newest save; -1 before the first
     """
@@ -53,6 +55,7 @@ class Training:
     metric: str
     mode: str
     observer: Observer = field(default_factory=Nobody)
+    judge: Judge | None = None
     standing: Standing = field(default_factory=Standing)
     saved_at: int = -1
 

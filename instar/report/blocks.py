@@ -48,10 +48,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Code:
-    """Text that is shown as it is, such as a configuration; folded away where it is long."""
+    """Text that is shown as it is, such as a configuration. `copy` adds a button that copies it."""
 
     text: str
     title: str = ""
+    copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Bars:
     columns: tuple[str, ...]
     rows: tuple[Bar, ...]
     count_name: str = "rows"
+    row_name: str = "class"
     shown: int = 24
     percent: bool = True
     """Whether the values are written beside the bars, in per cent."""
@@ -333,6 +335,36 @@ class Corner:
     component_PC: np.ndarray
     names_C: tuple[str, ...]
     group_P: np.ndarray
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One upright axis of `Parallel`: its name, and ticks as (height from 0 to 1, what it says)."""
+
+    name: str
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One line across all axes: its height on each, from 0 to 1, or None where it has none.
+
+    style   'best', 'good', 'plain' or 'faint'
+    text    what it is, for who points at it
+    """
+
+    heights: tuple[float | None, ...]
+    style: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Parallel coordinates. A range chosen on an axis leaves only the lines that go through it."""
+
+    title: str
+    axes: tuple[Axis, ...]
+    traces: tuple[Trace, ...]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from instar.metrics.calibration import Reliability
-from instar.report.blocks import Chart, Corner, Line, Mark
+from instar.report.blocks import Chart, Corner, Line, Mark, Trace
 
 # Colours nobody would choose, each standing for a variable of style.css. Matplotlib writes colours in small letters.
 PLACEHOLDERS = {
@@ -172,6 +172,17 @@ def confidence_histogram(table: Reliability) -> str:
         axes.set(xlim=(0, 1.005), xlabel="confidence")
         _percent_axes(figure, axes)
         return _svg(figure, "Histogram of confidence")
+
+
+def pathed(trace: Trace) -> str:
+    """The line of a trace as an SVG path, axes 130 apart and 240 high; it jumps over axes where it has no height."""
+    parts = []
+    pen = "M"
+    for number, height in enumerate(trace.heights):
+        if height is not None:
+            parts.append(f"{pen}{130 * number} {240 * (1 - height):.1f}")
+            pen = "L"
+    return " ".join(parts)
 
 
 def overall(table: Reliability) -> tuple[float, float]:

@@ -141,6 +141,7 @@ def _environment() -> jinja2.Environment:
         "matrix": matrix.laid_out,
         "overall": figures.overall,
         "kind": lambda block: type(block).__name__.lower(),
+        "pathed": figures.pathed,
     }
     return environment
 

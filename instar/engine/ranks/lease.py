@@ -134,6 +134,23 @@ def read(path: Path) -> dict[str, Any]:
     return dict(found.facts) if found is not None else {}
 
 
+def standing(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """How a lease stands, at once and without taking it, and its text, which changes with every heartbeat.
+
+    free (nobody's, or given back), dead (its holder certainly is), alive (its holder certainly is), or unknown: on
+    another machine, where only watching the text tells.
+    """
+    found = _holder(path)
+    if found is None:
+        return "free", ""
+    ours = _facts({}, environ)
+    if found.facts.get("state") == _FREE:
+        return "free", found.text
+    if found.is_dead(ours):
+        return "dead", found.text
+    return ("alive" if found.is_certain_to_live(ours) else "unknown"), found.text
+
+
 class _Holder:
     """Somebody's lease, as read from disk."""
 

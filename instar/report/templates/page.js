@@ -84,9 +84,61 @@
     } else if (event.target === closer || event.target.closest(".close")) closer.close();
   });
 
+  // Parallel coordinates: a range on an axis leaves the lines that go through it.
+  for (const parallel of all(".parallel")) {
+    const [svg, hint, lines] = [parallel.querySelector("svg"), parallel.querySelector(".hint"), all("path", parallel)];
+    const asIs = hint.textContent;
+    const ranges = new Map();
+    const heights = lines.map((line) => line.dataset.heights.split(",").map((text) => (text ? Number(text) : null)));
+    const show = () => {
+      let kept = 0;
+      lines.forEach((line, index) => {
+        const inside = [...ranges].every(([axis, [low, high]]) => {
+          const height = heights[index][axis];
+          return height !== null && height >= low && height <= high;
+        });
+        line.classList.toggle("off", !inside);
+        kept += inside;
+      });
+      hint.textContent = ranges.size ? `${kept} of ${lines.length} trials go through there.` : asIs;
+    };
+    for (const axis of all(".axis", parallel)) {
+      const [number, brush] = [Number(axis.dataset.axis), axis.querySelector(".brush")];
+      const heightAt = (event) => {
+        const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+        return Math.min(1, Math.max(0, 1 - point.y / 240));
+      };
+      let from = null;
+      const drawn = (low, high) => {
+        brush.setAttribute("y", 240 * (1 - high));
+        brush.setAttribute("height", 240 * (high - low));
+      };
+      axis.addEventListener("pointerdown", (event) => {
+        from = heightAt(event);
+        axis.setPointerCapture(event.pointerId);
+      });
+      axis.addEventListener("pointermove", (event) => {
+        if (from === null) return;
+        const [low, high] = [from, heightAt(event)].sort((a, b) => a - b);
+        if (high - low < 0.01) return;
+        drawn(low, high);
+        ranges.set(number, [low, high]);
+        show();
+      });
+      axis.addEventListener("pointerup", (event) => {
+        if (from !== null && Math.abs(heightAt(event) - from) < 0.01) {
+          drawn(0, 0);
+          ranges.delete(number);
+          show();
+        }
+        from = null;
+      });
+    }
+  }
+
   for (const button of all(".copy")) {
     button.addEventListener("click", async () => {
-      const sentence = button.closest("figure").querySelector("blockquote");
+      const sentence = button.closest("figure, .code").querySelector("blockquote, pre");
       getSelection().selectAllChildren(sentence);
       try {
         await navigator.clipboard.writeText(sentence.textContent);

@@ -1,0 +1,197 @@
+"""Searches in real processes: killed at random moments, by two workers at once, with trials that fail."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from instar.study import Study
+from tests.fakes.images import folder_of_images
+from tests.fakes.processes import NOT_OURS, ROOT
+
+pytestmark = pytest.mark.scenario
+RECIPE = """\
+seed: 3
+data: {root: "IMAGES", split: {test: 0.1, val: 0.2}}
+model: {kind: resnet9, width: 4}
+augment: {kind: standard, size: 8}
+optim: {kind: adamw, lr: 0.003}
+train: {epochs: 4, batch: 16, every: 16 samples}
+"""
+SPACE = (
+    "optim.lr=loguniform(1e-5,1e-1)",
+    "task.balance=choice(none,oversample)",
+    "optim.weight_decay=loguniform(1e-6,1e-1)",
+)
+HOW = ("samples=8", "startup=3", "workers=0", "device=cpu", "parallel=1")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("it's $(home)")
+    folder_of_images(folder / "some 'images'", classes=3, each=40)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("IMAGES", str(folder / "some 'images'")))
+    return folder
+
+
+def started(home: Path, *words: str, **environ: str) -> subprocess.Popen:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "instar", "tune", *words],
+        cwd=home,
+        env={**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def searched(home: Path, *words: str, code: int = 0, **environ: str) -> str:
+    process = started(home, *words, **environ)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    return said
+
+
+def trials(home: Path, name: str) -> list[dict]:
+    """All that a study found, without times and hosts."""
+    kept = ("trial", "state", "value", "settings", "curve", "reason")
+    found = Study(home / "runs" / name).summary()["trials"]
+    return [{key: one.get(key) for key in kept} for one in found]
+
+
+@pytest.fixture(scope="module")
+def whole(home) -> list[dict]:
+    said = searched(home, "recipe.yaml", *SPACE, *HOW, "study=whole")
+    assert "trials   8 of 8" in said and "look     runs/whole/report.html" in said
+    return trials(home, "whole")
+
+
+def orphans(home: Path) -> list[str]:
+    """Command lines of processes that work in this home."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(home) in str((entry / "cwd").readlink()):
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_killed_at_five_random_moments_a_search_ends_with_the_same_trials_and_the_same_best(home, whole):
+    chance, kills = random.Random(7), 0
+    while kills < 5:
+        process = started(home, "recipe.yaml", *SPACE, *HOW, "study=killed")
+        try:
+            process.communicate(timeout=chance.uniform(3, 11))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    assert kills >= 3, "it was too quick to be killed often"
+    searched(home, "recipe.yaml", *SPACE, *HOW, "study=killed")
+    assert trials(home, "killed") == whole and len(whole) == 8
+    assert (
+        Study(home / "runs/killed").best_file.read_text().partition("\n")[2]
+        == Study(home / "runs/whole").best_file.read_text().partition("\n")[2]
+    )
+    end = time.monotonic() + 15
+    while orphans(home) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not orphans(home)
+
+
+def test_told_to_stop_a_search_saves_its_trials_and_leaves_with_75(home, whole):
+    process = started(home, "recipe.yaml", *SPACE, *HOW, "study=stopped")
+    study = Study(home / "runs/stopped")
+    end = time.monotonic() + 120
+    while not list(study.trials.glob("*/checkpoints/samples-*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "signal SIGTERM" in said, said
+    said = searched(home, "stopped", "workers=0", "device=cpu")
+    assert "carries on" in said and trials(home, "stopped") == whole
+
+
+def test_two_workers_share_a_study_and_no_trial_is_run_twice(home, whole):
+    both = [started(home, "recipe.yaml", *SPACE, *HOW, "study=shared") for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    found = trials(home, "shared")
+    assert [one["trial"] for one in found] == list(range(8)) and all(one["state"] != "running" for one in found)
+    starts = [
+        sum(event["event"] == "started" for event in Study(home / "runs/shared").trial(n).events()) for n in range(8)
+    ]
+    assert starts == [1] * 8
+    assert {one["settings"]["optim.lr"] for one in found[:3]} == {one["settings"]["optim.lr"] for one in whole[:3]}
+
+
+def test_more_samples_and_lists_and_reasons(home, whole):
+    said = searched(home, "whole", "samples=9", "workers=0", "device=cpu", "--json")
+    told = json.loads(said.splitlines()[-1])
+    assert told["samples"] == 9 and len(told["trials"]) == 9
+    assert [{key: one.get(key) for key in whole[0]} for one in told["trials"][:8]] == whole
+    for words in (["runs"], ["why", "whole"], ["why", "runs/whole/trials/0000"], ["report", "runs/whole/trials/0000"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "instar", *words],
+            cwd=home,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        if words == ["runs"]:
+            assert "9 of 9" in done.stdout and "study" in done.stdout
+
+
+def test_trials_that_fail_are_results_with_a_reason_and_the_search_goes_on(home):
+    said = searched(
+        home, "recipe.yaml", "optim.lr=choice(0.003,0.01)", "sampler=grid", *HOW[2:], "study=failing", "pruner=none",
+        INSTAR_FAULT="step.forward:2:nan,step.forward:8:nan,step.forward:9:nan,step.forward:10:nan",
+        code=65,
+    )  # fmt: skip
+    found = trials(home, "failing")
+    assert [one["state"] for one in found] == ["failed", "failed"], said
+    assert all("not a finite number" in one["reason"] for one in found)
+
+
+def test_a_trial_that_is_killed_twice_has_failed_and_one_that_takes_too_long_too(home):
+    words = ("recipe.yaml", "optim.lr=choice(0.003,0.01)", "sampler=grid", *HOW[2:], "pruner=none")
+    searched(home, *words, "study=oom", INSTAR_FAULT="step.begin:3:kill", code=65)
+    assert [one["reason"] for one in trials(home, "oom")] == ["killed by SIGKILL (out of memory?)"] * 2
+    searched(home, *words, "study=slow", "limit=2s", INSTAR_FAULT="step.begin:2:sleep5", code=65)
+    assert [one["reason"] for one in trials(home, "slow")] == ["took longer than 2 s"] * 2
+
+
+def test_other_data_or_another_search_in_the_same_folder_are_refused(home, whole):
+    said = searched(home, "recipe.yaml", *SPACE[:2], *HOW, "study=whole", code=65)
+    assert "holds another study" in said and "space.optim.weight_decay" in said
+    copy = home / "other images"
+    folder_of_images(copy, classes=3, each=40)
+    recipe = home / "moving.yaml"
+    recipe.write_text(RECIPE.replace("IMAGES", str(copy)))
+    words = ("moving.yaml", "task.balance=choice(none,weights)", "sampler=grid", "epochs=1", *HOW[2:], "study=moved")
+    searched(home, *words)
+    next(copy.glob("*/0000.png")).unlink()
+    said = searched(home, *words, code=65)
+    assert "changed under" in said and "trials on other rows" in said
+
+
+def test_a_search_starts_from_what_is_known(home, whole):
+    best = max((one for one in whole if one["state"] == "finished"), key=lambda one: one["value"])
+    searched(home, "recipe.yaml", *SPACE, *HOW[1:], "samples=1", "study=after", "start=whole")
+    assert trials(home, "after")[0]["settings"] == best["settings"]
+    assert Study(home / "runs/after").summary()["learnt"] > 0
+    run = f"runs/whole/trials/{best['trial']:04}"
+    searched(home, "recipe.yaml", *SPACE, *HOW[1:], "samples=1", "study=again", f"start={run}")
+    assert trials(home, "again")[0]["settings"] == best["settings"]
