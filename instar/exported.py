@@ -115,16 +115,16 @@ class Model:
         return outputs
 
 
-def load(path: str | Path, *, threads: int | None = None, trust: bool = False) -> Model:
+def load(path: str | Path, *, threads: int | None = None, trust: bool = False, kind: str = "") -> Model:
     """The model in an exported file, or in the folder it lies in.
 
     threads   that compute; None for as many as the runtime takes
+    kind      the exporter that reads it; by default the one for the end of its name
     trust     also open formats that could execute what is in them (.pt2): only for files you made
     Raises ExportError for a file that is broken, foreign, or whose runtime is not installed.
     """
-    file = file_of(Path(path))
-    kind = kind_of(file)
-    exporter = plugins.load("exporters", kind)
+    file = Path(path) if kind else file_of(Path(path))
+    exporter = plugins.load("exporters", kind or kind_of(file))
     if exporter.EXECUTES and not trust:
         raise ExportError(
             f"{file}: reading a {exporter.SUFFIX} file can execute what is in it. Read only what you made yourself, "
@@ -203,10 +203,12 @@ def seen(source: Source, contract: Contract) -> np.ndarray:
     if isinstance(source, str | Path) and not str(source).endswith(".npy"):
         if contract.dtype != "uint8" or contract.channels not in (1, 3):
             raise DataError(f"this model looks at {contract.channels} numbers a pixel: give it a .npy of H x W x C")
-        return _pixels.read(source, _chosen(contract), _form(contract))
+        return _pixels.read(source, _chosen(contract), form(contract))
     array = _array(source) if isinstance(source, str | Path) else np.asarray(source)
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise DataError(f"an array of {' x '.join(map(str, array.shape)) or 'nothing'} is no H x W x C")
     if contract.dtype == "uint8" and contract.channels in (1, 3):
-        return _pixels.viewed_array(array, _chosen(contract), _form(contract))
+        return _pixels.viewed_array(array, _chosen(contract), form(contract))
     fit(array, contract)
     return np.ascontiguousarray(array, contract.dtype)
 
@@ -250,7 +252,15 @@ def _fitted(to_width: int, to_height: int, width: int, height: int) -> View:
     return View((0, 0, width, height), exact=True, frame=Frame((to_height, to_width), (to_width, to_height)))
 
 
-def _form(contract: Contract) -> _pixels.Form:
+def whole(path: str | Path, contract: Contract) -> np.ndarray:
+    """All of an image as an app has it once it is decoded: upright, H x W x C."""
+    if str(path).endswith(".npy"):
+        return _pixels.viewed_array(_array(path), _views.untouched, form(contract))
+    return _pixels.read(path, _views.untouched, form(contract))
+
+
+def form(contract: Contract) -> _pixels.Form:
+    """What every image becomes."""
     return _pixels.Form(contract.size, contract.channels, contract.background, span=contract.span)
 
 

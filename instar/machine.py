@@ -93,3 +93,28 @@ class Place(Settings):
     """Seeds that every point of a grid is trained with."""
     worker: Path | None = None
     """Folder that this worker of an array keeps its records in."""
+
+
+class Exporting(Settings):
+    """One export, as said on the command line."""
+
+    to: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(listed)] = ("onnx",)
+    """Formats, with commas between them: onnx, litert, torch_export, or a module of your own."""
+    quantise: Literal["none", "fp16", "int8"] = "none"
+    """How weights are stored: in 32 bits, in 16, or computed with in 8."""
+    rows: Annotated[int, Field(ge=1)] = 200
+    """Rows of the test split that must be answered alike."""
+    calibration: Annotated[int, Field(ge=1)] = 128
+    """Rows of the validation split that show int8 how large numbers become."""
+    agree: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Least share of the rows with the same class; null for what is usual (0.99; 0.9 for int8)."""
+    drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Most of the score that may be lost; null for what is usual (0.01; 0.03 for int8)."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads that compute where time is taken."""
+    timeout: Time = Span(30, "min")
+    """How long one conversion may take."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which weights."""
+    runs: Path = Path("runs")
+    """Folder that all runs are in."""

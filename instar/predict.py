@@ -137,7 +137,9 @@ def _computed(trained: Any, scaling: tuple[np.ndarray, np.ndarray] | None, image
     if scaling is not None:
         image_BHWC = (image_BHWC - scaling[0]) * scaling[1]
     with torch.inference_mode():
-        outputs = trained.learner.answer(torch.from_numpy(image_BHWC).to(trained.plan.device))
+        outputs = trained.learner.answer(
+            torch.from_numpy(np.require(image_BHWC, requirements="W")).to(trained.plan.device)
+        )
     return {name: value.cpu().numpy() for name, value in outputs.items()}
 
 

@@ -13,6 +13,7 @@
     predictions/      one Parquet file and one score file a split
     embeddings/       the same of embeddings, with their map as a page
     explanations/     one page for each set of rows that was asked about
+    exports/          one folder a file for other programs, with its contract and the proof that it answers alike
     jobs/             one folder a job: script, log, what was asked for, code and environment
     report.html       the run page
 
@@ -85,6 +86,10 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    @property
     def jobs(self) -> Path:
         return self.path / "jobs"
 
@@ -147,6 +152,11 @@ class Run:
     def scores(self, split: str) -> dict[str, Any]:
         """The scores of a split, or nothing where it was never evaluated."""
         return _json(self.scores_file(split))
+
+    def cards(self) -> list[dict[str, Any]]:
+        """What was measured of each export, oldest first; "folder" is its name among the exports."""
+        paths = sorted(self.exports.glob("*/card.json"), key=_changed)
+        return [{**card, "folder": path.parent.name} for path in paths if (card := _json(path))]
 
     def status(self) -> dict[str, Any]:
         """What one line of `instar runs` shows, from the last lines of two files.

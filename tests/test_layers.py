@@ -17,7 +17,7 @@ LEVELS = [
     | {"fields", "packed", "remote", "embeddings", "space", "study"},
     {"lock", "preflight"},
     # machinery that knows only nouns
-    {"metrics", "report"},
+    {"metrics", "report", "phones"},
     # shelves
     {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters"},
     {"exported"},

@@ -9,7 +9,7 @@ from typing import Any
 import instar
 from instar.documents import read as read_document
 from instar.errors import InstarError
-from instar.report import balance, learning, lineage, timeline
+from instar.report import balance, exports, learning, lineage, timeline
 from instar.report.blocks import Code, Note, Page, Quote, Section, Text
 from instar.run import Run
 
@@ -38,6 +38,7 @@ def page(
         *_learning(metrics, turns, plan, metric, mode),
         *filter(None, [balance.section(metrics, plan)]),
         *(section for section in results if section.title),
+        *filter(None, [exports.section(run.cards())]),
         _methods(lineage.methods(experiment, plan, start, result_sentence(scores, split, best, metric))),
         Section(
             "Cost", _cost(turns, events, metrics, plan, start), "What it took, and everything that happened on the way."

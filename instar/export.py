@@ -1,0 +1,416 @@
+"""A run -> files for other programs, each with the proof that it gives the same answers.
+
+Read top to bottom: take rows, ask PyTorch, then for each format convert, ask its own runtime, compare, and only then
+give the file its name. Converting and asking happen in processes of their own.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instar import contract as contracts
+from instar import exported, packed, phones, plugins
+from instar.contract import PIXELS, Contract
+from instar.engine import build, trained
+from instar.engine.exporting import child, convert, measure, proof
+from instar.engine.exporting.proof import Gate
+from instar.engine.trained import Trained
+from instar.errors import DataError, ExportError, InstarError
+from instar.machine import Machine
+from instar.manifest import Manifest
+from instar.run import Run, write_atomically
+
+CARD = "card.json"
+_MOST_BYTES = 1 << 30  # of PyTorch's answers, kept while formats are compared with them
+_REPEATS = 50
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export.
+
+    stored        float32, fp16 or int8;  checkpoint  best or latest
+    rows          of the test split that are compared;  calibration  rows of the validation split that int8 sees
+    agreement     least share of equal answers, drop  most of the score that may be lost; None for the usual ones
+    threads       that compute where time is taken
+    seconds       one conversion may take
+    """
+
+    stored: str = "float32"
+    checkpoint: str = "best"
+    rows: int = 200
+    calibration: int = 128
+    agreement: float | None = None
+    drop: float | None = None
+    threads: int = 1
+    seconds: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of one format: a folder and its card, or why there is none."""
+
+    kind: str
+    folder: Path | None
+    card: dict[str, Any]
+    error: str = ""
+    already: bool = False
+
+
+def export(
+    run: Run, *, to: Sequence[str], options: Options, told: Callable[[str], None] = lambda what: None
+) -> list[Made]:
+    """Export a run to some formats. One that fails says why, leaves nothing behind, and the others are still made.
+
+    told   told what is being done
+    Raises RunError, CheckpointError or DataError where there is nothing to export or to compare with, ConfigError for
+    a format that is none.
+    """
+    for kind in to:
+        plugins.load("exporters", kind)
+    learnt = trained.load(run, checkpoint=options.checkpoint)
+    manifest = trained.manifest(run)
+    with _workshop(run) as shop:
+        told("asking PyTorch")
+        question = _question(learnt, manifest, options, shop)
+        return [_made(run, kind, question=question, options=options, shop=shop, told=told) for kind in to]
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What both are asked, and what PyTorch said.
+
+    images        one file a row;  truth  the class of each, or its mask
+    answers       folder with what PyTorch said
+    calibration   images for int8;  scaling  of fields
+    ours          seconds of one image through PyTorch, several times
+    """
+
+    learnt: Trained
+    contract: Contract
+    split: str
+    images: list[str]
+    truth: list[Any]
+    answers: Path
+    calibration: list[str]
+    scaling: list[list[float]] | None
+    ours: list[float]
+
+
+def _question(learnt: Trained, manifest: Manifest, options: Options, shop: Path) -> _Question:
+    import torch
+
+    split = next((name for name in ("test", "val", "train") if len(manifest.rows(name))), "")
+    if not split:
+        raise DataError(f"{learnt.run.path}: its manifest has no rows, so nothing can be compared.")
+    contract = trained.contract(learnt)
+    reader = build.reader(learnt.experiment, manifest, Machine(device="cpu", workers=0))
+    statistics = manifest.statistics if trained.is_field(learnt.experiment) else None
+    scaling = None if statistics is None else [list(statistics["offset"]), list(statistics["factor"])]
+    answers = shop / "pytorch"
+    answers.mkdir()
+    images: list[str] = []
+    truth: list[Any] = []
+    wrong, used = "", 0
+    torch.set_num_threads(options.threads)
+    seconds: list[float] = []
+    for row in _spread(manifest.rows(split), options.rows):
+        try:
+            sample = reader.read(row, None)
+        except (DataError, OSError) as error:
+            wrong = f"{manifest.ids[row]}: {error}"
+            continue
+        said = _said(learnt, sample["image"])
+        measure.keep(said, answers, len(images))
+        images.append(_file_of(manifest, row, scaling, shop, reader=reader))
+        truth.append(sample.get("mask", sample["label"]))
+        if not seconds:
+            seconds = measure.latency(lambda: _said(learnt, sample["image"]), repeats=_REPEATS)  # noqa: B023
+        used += sum(value.nbytes for value in said.values())
+        if used > _MOST_BYTES:
+            break
+    if not images:
+        raise DataError(f"not one of the {split} rows can be read. {wrong}")
+    if contract.answers == PIXELS:  # formats of one size take that of most rows
+        height, width = _most_frequent([one.shape[:2] for one in _looked_at(images, contract)])
+        contract = replace(contract, height=height, width=width)
+    rows = _spread(manifest.rows("val" if len(manifest.rows("val")) else "train"), options.calibration)
+    seen = [_file_of(manifest, row, scaling, shop, reader=reader) for row in rows]
+    return _Question(learnt, contract, split, images, truth, answers, seen, scaling, seconds)
+
+
+def _said(learnt: Trained, image_HWC: np.ndarray) -> dict[str, np.ndarray]:
+    import torch
+
+    with torch.inference_mode():
+        outputs = learnt.learner.answer(torch.from_numpy(np.array(image_HWC)[None]))
+    return {name: value[0].numpy() for name, value in outputs.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """One format on its way.
+
+    folder   everything of it that nobody may see yet;  file  the model in it, beside which its companions go
+    """
+
+    kind: str
+    label: str
+    folder: Path
+    file: Path
+    contract: Contract
+    question: _Question
+    options: Options
+
+
+def _made(
+    run: Run, kind: str, *, question: _Question, options: Options, shop: Path, told: Callable[[str], None]
+) -> Made:
+    """One format: convert, ask, compare; only what passes gets its name."""
+    label = kind.rpartition(".")[2] + ("" if options.stored == "float32" else f"-{options.stored}")
+    folder = shop / f"{len(list(shop.iterdir()))}-{label}"
+    folder.mkdir()
+    try:
+        contract, suffix = _agreed(kind, question, options)
+        if (there := _already(run, label, question, options)) is not None:
+            return Made(kind, there[0], there[1], already=True)
+        work = _Work(kind, label, folder, folder / "out" / f"model{suffix}", contract, question, options)
+        work.file.parent.mkdir()
+        told(f"converting to {label}")
+        seconds = _converted(work)
+        told(f"asking {label}")
+        card = {**_card(work), "seconds": round(seconds, 1)}
+        _judge(card)
+        phones.write(work.file.parent, replace(contract, stored=options.stored), model=work.file.name)
+        write_atomically(work.file.parent / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        made = _named(run, label, work.file.parent)
+    except InstarError as error:
+        run.log_event("export_failed", format=label, reason=str(error))
+        return Made(kind, None, {}, f"{error}{_kept_log(run, folder, label)}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    run.log_event("exported", format=label, folder=str(made), agreement=card["agreement"])
+    return Made(kind, made, card)
+
+
+def _agreed(kind: str, question: _Question, options: Options) -> tuple[Contract, str]:
+    """The contract for a format, and how its files end. Raises ExportError where the format cannot do what is asked."""
+    exporter = plugins.load("exporters", kind)
+    if options.stored not in exporter.STORES:
+        raise ExportError(
+            f"{kind} cannot store weights as {options.stored}, only as {', '.join(exporter.STORES)}. "
+            f"Leave quantise out."
+        )
+    exported.installed(exporter, exporter.NEEDS)
+    contract = contracts.sized(question.contract, any_size=exporter.ANY_SIZE, any_batch=exporter.ANY_BATCH)
+    return contract, exporter.SUFFIX
+
+
+def _converted(work: _Work) -> float:
+    """Convert in a process of its own; returns the seconds it took."""
+    request = convert.Request(
+        run=str(work.question.learnt.run.path.resolve()),
+        checkpoint=work.options.checkpoint,
+        kind=work.kind,
+        stored=work.options.stored,
+        file=str(work.file),
+        contract=contracts.text(work.contract),
+        scaling=work.question.scaling,
+        calibration=work.question.calibration if work.options.stored == "int8" else [],
+    )
+    began = time.monotonic()
+    _child(work, "convert", request, what=f"the converter to {work.kind}")
+    if not work.file.is_file():
+        raise ExportError(f"the converter to {work.kind} ended well but wrote no file")
+    return time.monotonic() - began
+
+
+def _card(work: _Work) -> dict[str, Any]:
+    """Everything that was measured of an exported file."""
+    answers, question, threads = work.folder / "answers", work.question, work.options.threads
+    answers.mkdir()
+    request = measure.Request(str(work.file), work.kind, question.images, str(answers), threads, _REPEATS)
+    _child(work, "measure", request, what=f"the {work.kind} file")
+    seconds = json.loads((answers / "seconds.json").read_text(encoding="utf-8"))
+    rows = len(question.images)
+    found = proof.compared(work.contract, _rows(question.answers, rows), _rows(answers, rows), question.truth)
+    data = work.file.read_bytes()
+    return {
+        "format": work.kind,
+        "label": work.label,
+        "stored": work.options.stored,
+        "file": work.file.name,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "checkpoint": question.learnt.checkpoint,
+        "split": question.split,
+        "rows": rows,
+        **found,
+        "latency": {**_quantiles(seconds["latency"]), "threads": threads, "image": seconds["image"]},
+        "pytorch": {**_quantiles(question.ours), "threads": threads},
+        "loading": round(seconds["loading"], 4),
+        "inside": work.contract.inside,
+        "steps": contracts.steps(work.contract),
+        "gate": asdict(_gate(work.options)),
+    }
+
+
+def _judge(card: dict[str, Any]) -> None:
+    """Raises ExportError where the answers are others."""
+    wrong = proof.failures(card, Gate(**card["gate"]))
+    if wrong:
+        raise ExportError(
+            f"the {card['label']} file does not answer as PyTorch does, so it was thrown away: {'; '.join(wrong)} "
+            f"({card['rows']} {card['split']} rows). If that is good enough for you, say so with agree= and drop=."
+        )
+
+
+def _gate(options: Options) -> Gate:
+    usual = proof.GATES[options.stored]
+    if options.agreement is None and options.drop is None:
+        return usual
+    agreement = usual.agreement if options.agreement is None else options.agreement
+    # Whoever says how many answers must agree has decided how far they may move.
+    moved = usual.moved if options.agreement is None else 1.0
+    return Gate(agreement, moved, usual.drop if options.drop is None else options.drop)
+
+
+def _kept_log(run: Run, folder: Path, label: str) -> str:
+    """Where to read more of what went wrong: the last log of a child is kept, and nothing else."""
+    logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    if not logs or not logs[-1].stat().st_size:
+        return ""
+    kept = run.exports / f"{label}.log"
+    shutil.copyfile(logs[-1], kept)
+    return f" What it printed is in {kept}."
+
+
+def _already(run: Run, label: str, question: _Question, options: Options) -> tuple[Path, dict[str, Any]] | None:
+    """An export of the same weights that was held to the same."""
+    for card in run.cards():
+        same = (card.get("label"), card.get("checkpoint"), card.get("split"), card.get("rows"), card.get("gate"))
+        wanted = (label, question.learnt.checkpoint, question.split, len(question.images), asdict(_gate(options)))
+        file = run.exports / card["folder"] / str(card.get("file"))
+        if same == wanted and file.is_file() and file.stat().st_size == card.get("bytes"):
+            return file.parent, card
+    return None
+
+
+def _named(run: Run, label: str, folder: Path) -> Path:
+    """Give a finished folder its name, which no other export has."""
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+    number = 1
+    while True:
+        target = run.exports / (label if number == 1 else f"{label}-{number}")
+        # A rename onto a folder that is not empty fails, so nobody's files are ever replaced.
+        with suppress(OSError):
+            if not target.exists():
+                folder.rename(target)
+                _sync(run.exports)
+                return target
+        number += 1
+        if number > 10**4:
+            raise ExportError(f"{target}: cannot be written")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _child(work: _Work, name: str, request: Any, *, what: str) -> None:
+    """Let instar.engine.exporting.NAME do what is requested."""
+    path = work.folder / f"{name}.json"
+    path.write_text(json.dumps(asdict(request)), encoding="utf-8")
+    child.start(
+        f"instar.engine.exporting.{name}",
+        path,
+        log=work.folder / f"{name}.log",
+        seconds=work.options.seconds,
+        what=what,
+        threads=work.options.threads,
+    )
+
+
+def _rows(folder: Path, number: int) -> Iterator[dict[str, np.ndarray]]:
+    for row in range(number):
+        with np.load(folder / f"row-{row:06d}.npz", allow_pickle=False) as outputs:
+            yield {name: outputs[name] for name in outputs.files}
+
+
+def _spread(rows: np.ndarray, most: int) -> list[int]:
+    """At most so many rows, evenly spaced."""
+    number = min(most, len(rows))
+    return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)].tolist() if number else []
+
+
+def _file_of(manifest: Manifest, row: int, scaling: list[list[float]] | None, shop: Path, *, reader: Any) -> str:
+    """A file with what an app would hand over for a row: the row's own, or one that is written from what it is."""
+    path = manifest.path(row)
+    if scaling is None and path.is_file():
+        return str(path.resolve())
+    place = shop / "rows"
+    place.mkdir(exist_ok=True)
+    file = place / f"{row:09d}.npy"
+    if scaling is not None:
+        image_HWC = reader.read(row, None)["image"]
+        np.save(file, image_HWC / np.array(scaling[1], np.float32) + np.array(scaling[0], np.float32))
+    elif (found := packed.at_path(path)) is not None:
+        pack, number = found
+        if pack.about.payload in (packed.RAW256, packed.ARRAYS):
+            np.save(file, pack.array(number))
+        else:
+            file = file.with_suffix(".img")
+            file.write_bytes(pack.stored(number))
+    else:
+        raise DataError(f"{path}: no such file, so the run's own rows cannot be compared.")
+    return str(file.resolve())
+
+
+def _looked_at(images: Sequence[str], contract: Contract) -> Iterator[np.ndarray]:
+    return (exported.seen(image, contract) for image in images)
+
+
+def _most_frequent(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    return max(set(shapes), key=shapes.count)
+
+
+def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    return {"median": float(np.median(seconds)), "p95": float(np.quantile(seconds, 0.95)), "runs": len(seconds)}
+
+
+class _workshop:  # a context: everything in it is gone at the end, however that comes
+    """A folder beside the exports that unfinished ones lie in; those of exports that were killed are cleared away."""
+
+    def __init__(self, run: Run):
+        self._exports = run.exports
+        self._folder = run.exports / f".part-{socket.gethostname()}-{os.getpid()}"
+
+    def __enter__(self) -> Path:
+        self._exports.mkdir(parents=True, exist_ok=True)
+        for left in self._exports.glob(f".part-{socket.gethostname()}-*"):
+            if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists():
+                shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        return self._folder
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):
+            self._exports.rmdir()
