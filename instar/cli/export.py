@@ -1,4 +1,4 @@
-"""A run as a file for phones, browsers and other programs, with the proof that it gives the same answers
+"""Turn a run into a file for phones, browsers and other programs, proved to give the same answers
 
     instar export RUN to=onnx                  for onnxruntime, anywhere
     instar export RUN to=litert quantise=int8  for phones: .tflite, with code in Kotlin and Swift that reads it
