@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 
 from instar.run import Run
 
+SCENES = 1797
 NODES = ("W057", "W06E", "W071")
 _SIDE, _THERMAL = 40, 28  # pixels: the two cameras differ
 _HEADER = (
@@ -50,14 +51,8 @@ class Small:
     recipe: Path
     run: Run
 
-    @property
-    def commands(self) -> list[list[str]]:
-        """What a user would type, without the leading `instar`."""
-        run = str(self.run.path)
-        return [["train", str(self.recipe), f"run={run}"], ["evaluate", run], ["report", run]]
 
-
-def prepare(folder: Path, *, rows: int = 1797, told: Callable[[int], None] = lambda done: None) -> Small:
+def prepare(folder: Path, *, rows: int = SCENES, told: Callable[[int], None] = lambda done: None) -> Small:
     """Make the pairs and a recipe in `folder`; what is there already stays as it is."""
     made = Small(folder / "sky", folder / "pairs.yaml", Run(folder / "runs" / "pairs"))
     write(made.pairs, rows=rows, told=told)

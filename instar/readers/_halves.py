@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from instar.readers.image_pair import Half
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
-_COLOURS_OF_NUMBERS = ("brightness", "contrast")
 
 
 @dataclass(frozen=True)
@@ -160,9 +159,11 @@ def measured(image_HWC: np.ndarray, view: View, side: int, scale: Scale, bounds:
         return _in_three(seen_SSC[..., 0], bounds, scale)
     seen_SSC = (seen_SSC - np.asarray(scale.offset, np.float32)) * np.asarray(scale.factor, np.float32)
     for name, by in view.colour:
-        if name in _COLOURS_OF_NUMBERS:
-            middle = 0.0 if name == "brightness" else seen_SSC.mean(dtype=np.float64)
-            seen_SSC = seen_SSC + np.float32(by - 1) if name == "brightness" else middle + (seen_SSC - middle) * by
+        if name == "brightness":
+            seen_SSC += np.float32(by - 1)
+        elif name == "contrast":
+            middle = np.float32(seen_SSC.mean(dtype=np.float64))
+            seen_SSC = middle + (seen_SSC - middle) * np.float32(by)
     return np.ascontiguousarray(seen_SSC, np.float32)
 
 
