@@ -3,6 +3,7 @@
 Definitions and ranges are torchvision's, https://docs.pytorch.org/vision/stable/transforms.html
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -163,3 +164,22 @@ class Augment(Settings):
         return [name for name in names if getattr(self, name)] + (
             ["crop"] if self.crop in ("area", "pad", "window") else []
         )
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What a task learns from beside the one view that every sample has. It follows from the task's settings.
+
+    branches            which files of a row are read: image, other
+    views               how many views of each
+    local, local_size   how many small ones, and their height and width where those of views are `size`
+    local_scale         smallest and largest share of the picture that a small one covers
+    together            whether the same view of all branches shows the same part of the scene
+    """
+
+    branches: tuple[str, ...] = ("image", "other")
+    views: int = 1
+    local: int = 0
+    local_size: int = 96
+    local_scale: tuple[float, float] = (0.05, 0.4)
+    together: bool = True

@@ -157,6 +157,7 @@ def report(run: Run, *, split: str | None = None) -> Path:
         scores=scores,
         split=shown,
         skipped=len(_manifest(run).skipped) if run.manifest_file.exists() else 0,
+        also=getattr(task, "curves", tuple)(),
     )
     return html.write(page, run.report, halfway=lambda: faults.point("report.write"))
 

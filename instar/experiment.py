@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, field_validator, model_validator
@@ -46,8 +47,9 @@ class Pairs(Settings):
     """Folder that the first line's file lies in, below `root`."""
     second: Path = Path("thermal")
     """Folder that the second line's file lies in, below `root`."""
-    agree: str | None = r"position(\d+)"
-    """Regular expression of what two names must say alike where both say it; other pairs are left out. Null: any."""
+    agree: str | None = r"(\d{8}-\d{6})|position(\d+)"
+    """Regular expression of what two names must say alike where both say it, each group by itself: time and position.
+    Other pairs are left out. Null: any."""
 
     @field_validator("agree")
     @classmethod
@@ -245,9 +247,14 @@ class Experiment(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_what_follows(cls, given: Any) -> Any:
-        """Where one of reader, task and model is said to be of pixels, the others are too, unless they are said."""
-        if not isinstance(given, dict) or not isinstance(given.get("data"), dict) or not _of_pixels(given):
+        """Where one of reader, task and model is said to be of pixels, the others are too, unless they are said.
+
+        The same where reader or task are of pairs.
+        """
+        if not isinstance(given, dict) or not isinstance(given.get("data"), dict):
             return given
+        if not _of_pixels(given):
+            return _with_pairs(given)
         filled = {**given, "data": {"reader": "image_mask", **given["data"]}}
         filled.setdefault("model", "smp")
         task = filled.setdefault("task", "segmentation")
@@ -278,6 +285,22 @@ def _of_pixels(given: dict[str, Any]) -> bool:
         )
     except ConfigError:
         return False  # its field says what is wrong with it
+
+
+def _with_pairs(given: dict[str, Any]) -> dict[str, Any]:
+    """The document with the reader that its task is made for, or the task that its reader is, where one is unsaid."""
+    reader, task = given["data"].get("reader"), given.get("task")
+    try:
+        usual = getattr(plugins.load("tasks", _kind(task) or "classification"), "READER", None)
+        pairs = "other" in getattr(plugins.load("readers", _kind(reader) or "image_label"), "gives", ())
+    except ConfigError:
+        return given  # its field says what is wrong with it
+    if usual is not None and _kind(reader) is None:
+        more = reader if isinstance(reader, dict) else {}
+        return {**given, "data": {**given["data"], "reader": {"kind": usual, **more}}}
+    if pairs and _kind(task) is None:
+        return {**given, "task": {"kind": "vicreg", **(task if isinstance(task, dict) else {})}}
+    return given
 
 
 def _kind(value: Any) -> Any:
@@ -464,6 +487,25 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
             f"{experiment.model.kind} {getattr(experiment.model, 'name', '')} answers {each[found]}, and "
             f"{experiment.task.kind} needs an answer {each[wanted]}" + _PIXEL_MODELS * (wanted == "pixels"),
         )
+    yield from _lacking_views(experiment, reader, gives)
     if needs - gives:
         lacking = ", ".join(sorted(needs - gives))
         yield ("data.reader", "task"), f"{data.reader.kind} does not give {lacking}, which {experiment.task.kind} needs"
+
+
+def _lacking_views(
+    experiment: Experiment, reader: ModuleType, gives: frozenset[str]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Why a task that learns from views of pictures does not go with a reader; nothing where it does."""
+    task, kind = experiment.task, experiment.data.reader.kind
+    views = getattr(plugins.load("tasks", task.kind), "crops", None)
+    if views is None:
+        return
+    branches = views(task).branches
+    if set(branches) - gives or not getattr(reader, "gives_views", False):
+        yield (
+            ("data.reader", "task"),
+            f"{kind} does not give views of {' and '.join(branches)}, which {task.kind} needs. Write "
+            f"data.reader=image_pair; or learn from the first picture alone: task.branches=image (vicreg), "
+            f"task.strategy=image (dino)",
+        )

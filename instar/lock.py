@@ -27,7 +27,7 @@ from instar.validation import validate
 from instar.weights import Download, Missing
 
 # Settings of a model that change nothing about the files it is downloaded from.
-_BESIDES = ("weights", "trust", "freeze", "train_only", "dropout", "args")
+_BESIDES = ("weights", "trust", "branch", "freeze", "train_only", "dropout", "args")
 
 
 class Locked(Settings):

@@ -49,10 +49,13 @@ class Learner(ABC):
     module   everything that is trained and saved
     counts   integer sums that `losses` adds into; the engine moves them to the device, sums them over ranks and
              sets them back to zero
+    cuts     whether a batch may be cut into micro-batches; where it may not, because its rows are compared with each
+             other, normalisation is over all ranks together too
     """
 
     module: nn.Module
     counts: dict[str, Tensor]
+    cuts: bool = True
 
     @abstractmethod
     def losses(self, batch: Mapping[str, Any], progress: Progress) -> dict[str, Tensor]:
@@ -60,7 +63,8 @@ class Learner(ABC):
 
         In the place of another scalar there may be the numbers it is the mean of, one a row: the engine takes the mean
         when somebody looks, for the rows of many steps at once.
-        A mean over rows, and nothing else, is what stays right when a batch is cut into ranks and micro-batches.
+        A mean over rows, and nothing else, is what stays right when a batch is cut into ranks and micro-batches. A loss
+        over the rows of all ranks (`cuts` is false) gathers them itself, and is the same number on every rank.
         """
 
     @abstractmethod

@@ -33,6 +33,7 @@ INDEX = "index.parquet"
 ARRAY = "images.npy"
 ORIGINAL, JPEG256, RAW256, ARRAYS = "original", "jpeg256", "raw256", "array"
 PAYLOADS = (ORIGINAL, JPEG256, RAW256, ARRAYS)
+HALVES = ("image", "other")  # the parts of a sample of two files
 _VERSION = 1
 _OPEN = 256  # shards held open at once; a process may have 1024 files
 

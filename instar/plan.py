@@ -49,6 +49,7 @@ class Plan:
     class_weights_K  weights of the loss, None without them
     micro            rows a rank puts through the network at once
     offset_C, scale_C   (x - offset) / scale is what the network sees of each channel; None where its numbers are pixels
+    other_channels, other_size   of the second picture, where a row is two; 0 where it is one
     """
 
     classes: tuple[str, ...]
@@ -73,6 +74,8 @@ class Plan:
     seed: int
     offset_C: tuple[float, ...] | None = None
     scale_C: tuple[float, ...] | None = None
+    other_channels: int = 0
+    other_size: int = 0
 
     @property
     def steps(self) -> int:

@@ -6,6 +6,8 @@ and test folders around them. Nothing beside the images is written, and no image
 Legend: N rows, K classes.
 """
 
+import csv
+import io
 import os
 import unicodedata
 from collections import Counter
@@ -21,15 +23,30 @@ import xxhash
 
 from instar import manifest as manifests
 from instar import packed, plugins
-from instar.engine.scan import contents, exclusion, frozen, headers, listing, masked, packs, pairs, split, tables, whole
+from instar.engine.scan import (
+    contents,
+    exclusion,
+    frozen,
+    headers,
+    listing,
+    masked,
+    packs,
+    paired,
+    pairs,
+    split,
+    tables,
+    whole,
+)
 from instar.engine.scan.frozen import Changes
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.listing import NOT_UTF8, Listing, named
 from instar.errors import DataError
 from instar.experiment import Data, Split
 from instar.manifest import MORE, SCHEMA, SPLITS, Manifest, Skipped
+from instar.readers import _matching
 from instar.readers import _pixels as pixels
 from instar.remote import is_address
+from instar.run import write_atomically
 
 Progress = Callable[[int, int], None]
 
@@ -71,6 +88,7 @@ def prepare(
         files = rows.table["file"].to_pylist()
         hash_N = contents.checksums(rows.root, files, progress=lambda done: progress(done, len(files)))
         rows = replace(rows, table=rows.table.append_column(MORE.field("checksum"), pa.array(hash_N)))
+    _list_left_out(rows, to)
     if before is None:
         manifests.write(rows, to)
         return Prepared(rows, "new")
@@ -82,6 +100,19 @@ def prepare(
         raise DataError(frozen.refusal(to, changes, before, rows))
     manifests.write(rows, to)
     return Prepared(rows, "grown", changes)
+
+
+def left_out_file(to: Path) -> Path:
+    """Where the pairs that a manifest file leaves out are listed."""
+    return to.with_suffix(".left-out.csv")
+
+
+def _list_left_out(rows: Manifest, to: Path) -> None:
+    """Write what is no pair, and why, beside the manifest; where rows are pairs, and some were left out."""
+    if "other" in rows.table.column_names and rows.skipped and rows.statistics.get("halves"):
+        text = io.StringIO()
+        csv.writer(text).writerows([("path", "reason"), *rows.skipped])
+        write_atomically(left_out_file(to), text.getvalue())
 
 
 def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: None) -> Manifest:
@@ -101,11 +132,14 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
         made = (
             of_masks(found, heads, data, seed, reader) if of_pixels else of_listing(found, heads, data, seed, rare={})
         )
-        return replace(made, statistics=made.statistics | {"stored_as": stored_as})
+        made = replace(made, statistics=made.statistics | {"stored_as": stored_as})
+        return _measured(made, data) if found.others is not None and not of_pixels else made
     if of_pixels:
         found = masked_files(data, reader)
         heads = masked.look(found, data, reader, progress=lambda done: progress(done, len(found.files)))
         return of_masks(found, heads, data, seed, reader)
+    if "other" in reader.gives:
+        return _of_pairs(data, seed, reader, progress)
     if (known := whole.recall(data, seed)) is not None:
         return known
     found, rare = listed(data, seed)
@@ -277,6 +311,25 @@ def _indexed(found: Listing, data: Data, seed: int) -> Listing:
     return found.take(chosen.tolist())
 
 
+def _of_pairs(data: Data, seed: int, reader: ModuleType, progress: Callable[[int, int], None]) -> Manifest:
+    """What there is to learn from where a sample is two files and both are read."""
+    found = paired.listed(data, reader)
+    if data.exclude is not None:
+        found = exclusion.left(found, exclusion.read(data.exclude))
+    heads = paired.look(found, data, reader, progress=lambda done: progress(done, len(found.files)))
+    return _measured(of_listing(found, heads, data, seed, rare={}), data)
+
+
+def _measured(rows: Manifest, data: Data) -> Manifest:
+    """The manifest of pairs with what the numbers of each half are like."""
+    reader = plugins.load("readers", data.reader.kind)
+    if "other" not in reader.gives:
+        raise DataError(f"{rows.root}: holds packed pairs. Write data.reader=image_pair.")
+    survey = reader.survey(data.reader, rows)
+    statistics = rows.statistics | survey.statistics
+    return replace(rows, statistics={**statistics, "notes": [*statistics["notes"], *survey.notes]})
+
+
 def _looked_at(root: Path, files: Sequence[str], others: Sequence[str] | None, progress: Progress) -> Headers:
     """The headers of pictures; of other files, which only pairs have, that they are there."""
     if others is None:
@@ -358,10 +411,11 @@ def _usable(found: Listing, heads: Headers, data: Data) -> tuple[list[int], list
 
 
 def _is_broken(reason: str) -> bool:
-    return reason not in _NOT_BROKEN
+    return reason not in _NOT_BROKEN and not reason.startswith(_NO_PAIRS)
 
 
 _NOT_BROKEN = (tables.TWICE, listing.NO_CLASSES, listing.CIRCLE)
+_NO_PAIRS = (pairs.APART, pairs.NO_PAIR, paired.COPY, _matching.ALONE, _matching.TWICE)
 
 
 def _broken(skipped: list[Skipped]) -> int:
@@ -381,7 +435,7 @@ def _large_enough(labels: list[str], least: int) -> tuple[list[int], dict[str, i
 def _classes(found: Listing, rare: dict[str, int], data: Data) -> tuple[tuple[str, ...], np.ndarray]:
     """The sorted names of the classes, and each row's number among them, int32."""
     names = sorted(set(found.labels))
-    if len(names) < 2 and not (names and data.pairs):  # what learns from pairs may need no labels
+    if len(names) < 2 and not (names and found.others):  # what learns from pairs may need no labels
         raise DataError(_too_few_classes(found, names, rare, data))
     numbers = {name: number for number, name in enumerate(names)}
     return tuple(names), np.fromiter((numbers[label] for label in found.labels), np.int32, len(found.labels))

@@ -216,7 +216,7 @@ class Line:
 def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> list[str]:
     """What `instar train` prints first: data, split, plan and run, and what was left out."""
     facts = manifest.statistics
-    what = "images with masks" if facts.get("pixels") else "images"
+    what = "images with masks" if facts.get("pixels") else "pairs" if facts.get("halves") else "images"
     images = f"{count(len(manifest))} {what}, {count(len(plan.classes))} classes"
     if facts.get("median_width"):
         images += f", median {facts['median_width']:.0f}x{facts['median_height']:.0f}"

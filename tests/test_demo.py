@@ -73,3 +73,34 @@ def test_the_climate_demo_types_the_benchmark_and_shows_its_page(tmp_path, monke
 def test_a_demo_that_is_not_there_is_said(capsys):
     assert cli.main(["demo", "deepcan", "here"]) == 65
     assert "there is no demo 'deepcan'" in capsys.readouterr().err
+
+
+def test_the_pairs_are_in_the_files_of_sage_and_their_recipe_is_right(tmp_path):
+    from instar import prepare
+    from instar.bench import pairs
+
+    made = pairs.prepare(tmp_path / "it's $(a) demo", rows=30)
+    again = pairs.prepare(tmp_path / "it's $(a) demo", rows=30)
+    assert again == made
+    experiment = load(made.recipe)
+    rows = prepare.manifest(experiment.data, 0)
+    assert (len(rows), rows.skipped) == (30, ())
+    text = next((made.pairs / "thermal").iterdir()).read_text().split("\n")
+    assert text[:8] == [
+        "sensor;right", "bit depth;14 bit", "width;28", "height;28", "resolution;high",
+        "advanced radiometry support;yes", "unit;degrees Celsius", "",
+    ]  # fmt: skip
+    assert len(text) == 8 + 28 + 1 and text[8].count(";") == 27
+
+
+def test_the_demo_of_pairs_types_what_one_would(tmp_path, monkeypatch, capsys):
+    from instar.bench import pairs
+
+    monkeypatch.setattr(pairs, "SCENES", 20)
+    monkeypatch.setattr(pairs, "write", lambda *args, **more: None)
+    typed = []
+    real = cli.main
+    monkeypatch.setattr(cli, "main", lambda words: typed.append(words) or 0)
+    assert real(["demo", "pairs", str(tmp_path)]) == 0
+    assert typed[0][0] == "train" and [words[0] for words in typed[1:]] in ([], ["embed"])
+    assert "recipes/sky-pairs/README.md" in capsys.readouterr().out

@@ -13,7 +13,7 @@ LEVELS = [
     # nouns
     {"run"},
     {"weights", "contract"},
-    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
+    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks", "vectors"}
     | {"fields", "packed", "remote", "embeddings", "space", "study"},
     {"lock", "preflight"},
     # machinery that knows only nouns
@@ -36,6 +36,7 @@ DOORS = {
     "timm": {
         "models/timm.py",
         "models/smp.py",
+        "models/vit.py",
         "models/_weights.py",
         "models/_parts.py",
         "optimizers/lamb.py",

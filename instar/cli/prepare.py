@@ -101,6 +101,7 @@ def _facts(done: "Prepared", to: Path) -> dict[str, object]:
 
 def _lines(done: "Prepared", to: Path) -> list[str]:
     from instar.engine.scan import frozen
+    from instar.prepare import left_out_file
 
     rows, facts = done.manifest, done.manifest.statistics
     size = f", median {facts['median_width']}x{facts['median_height']}" if facts["median_width"] else ""
@@ -121,5 +122,7 @@ def _lines(done: "Prepared", to: Path) -> list[str]:
         *(f"note     skipped {one_line(one.file)}: {one.reason}" for one in rows.skipped[:_NAMED]),
     ]
     if len(rows.skipped) > _NAMED:
-        lines.append(f"note     and {count(len(rows.skipped) - _NAMED)} more; --json names them")
+        listed = left_out_file(to)
+        where = one_line(str(listed)) + " lists them" if listed.exists() else "--json names them"
+        lines.append(f"note     and {count(len(rows.skipped) - _NAMED)} more; {where}")
     return [*lines, f"next     instar train {one_line(shlex.quote(str(to)))}"]

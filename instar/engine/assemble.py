@@ -48,8 +48,8 @@ def assemble(
     )
     for doubt in optimising.doubts(experiment.schedule, plan.progress(0)):
         view.note(doubt)
-    if settings.sync_bn:
-        together = None if settings.sync_bn is True else settings.sync_bn
+    if settings.sync_bn or not learner.cuts:
+        together = None if isinstance(settings.sync_bn, bool) else settings.sync_bn
         synchronise_norms(learner.module, world, group_size=together)
     forward = parallel(Forward(learner), world, kind=settings.parallel)
     if settings.compile:
@@ -133,6 +133,7 @@ def assemble(
         describe=lambda row: manifest.ids[row],
         metric=settings.metric or task.METRIC,
         mode=mode,
+        alarms=getattr(task, "alarms", lambda line: []),
         observer=observer,
         judge=judge.here(),
     )

@@ -17,7 +17,7 @@ from instar.errors import ConfigError
 from instar.experiment import Experiment, Train
 from instar.machine import Machine
 from instar.manifest import Manifest
-from instar.networks import Learner
+from instar.networks import Encoder, Learner
 from instar.plan import Plan
 
 
@@ -30,9 +30,38 @@ def learner(
     told    told, one sentence each, what of given weights did not fit
     """
     torch.manual_seed(key_of((experiment.seed, 3)) >> 1)
-    model = plugins.load("models", experiment.model.kind)
-    encoder = model.build(
-        experiment.model, channels=plan.channels, classes=len(plan.classes), size=plan.size, load=not empty
+    task = plugins.load("tasks", experiment.task.kind)
+    of_task = getattr(task, "networks", None)
+    if of_task is None:
+        encoder: Any = _encoder(experiment, experiment.model, plan, load=not empty, told=told)
+    else:
+        encoder = {
+            branch: _encoder(experiment, model, plan, load=not empty, told=told, features_of=branch)
+            for branch, model in of_task(experiment.task, experiment.model).items()
+        }
+    made = task.learner(experiment.task, encoder, plan)
+    memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
+    made.module.to(device=plan.device, memory_format=memory_format)
+    made.counts = {name: count.to(plan.device) for name, count in made.counts.items()}
+    learnt: Learner = made
+    return learnt
+
+
+def _encoder(
+    experiment: Experiment,
+    model: Any,
+    plan: Plan,
+    *,
+    load: bool,
+    told: Callable[[str], None],
+    features_of: str | None = None,
+) -> Encoder:
+    """The network that answers for classes, or gives the features of one branch of a row."""
+    channels = plan.other_channels if features_of == "other" else plan.channels
+    size = plan.other_size if features_of == "other" else plan.size
+    classes = len(plan.classes) if features_of is None else None
+    encoder: Encoder = plugins.load("models", model.kind).build(
+        model, channels=channels, classes=classes, size=size, load=load
     )
     for sentence in encoder.unmatched:
         told(sentence)
@@ -40,12 +69,8 @@ def learner(
         # Numbers that are no pixels have nothing to do with those that a network's weights were trained with.
         encoder = replace(encoder, mean=plan.offset_C, std=plan.scale_C)
     elif not experiment.augment.normalise:
-        encoder = replace(encoder, mean=(0.0,) * plan.channels, std=(1.0,) * plan.channels)
-    made = plugins.load("tasks", experiment.task.kind).learner(experiment.task, encoder, plan)
-    memory_format = torch.channels_last if plan.channels_last else torch.contiguous_format
-    made.module.to(device=plan.device, memory_format=memory_format)
-    made.counts = {name: count.to(plan.device) for name, count in made.counts.items()}
-    return made
+        encoder = replace(encoder, mean=(0.0,) * channels, std=(1.0,) * channels)
+    return encoder
 
 
 def reader(
@@ -72,7 +97,10 @@ def reader(
         )
     files = None if mine is None else manifest.table["file"].take(mine)
     rows = replace(manifest, root=staging.near(manifest.root, machine, files=files, told=told))
-    return shelf.open(experiment.data.reader, rows, experiment.augment)
+    crops = getattr(task, "crops", None)
+    if crops is None:
+        return shelf.open(experiment.data.reader, rows, experiment.augment)
+    return shelf.open(experiment.data.reader, rows, experiment.augment, crops(experiment.task))
 
 
 def keep(experiment: Experiment, *, whole: bool) -> Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None:

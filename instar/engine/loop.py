@@ -130,6 +130,12 @@ def _step(training: Training, batch: Batch, progress: Progress) -> None:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error) or stepper.micro <= 1:
             raise
+        if not stepper.learner.cuts:
+            raise LearningError(
+                f"out of memory on rank {rank} with {stepper.micro} rows of a batch of {training.plan.batch} at once, "
+                f"and this task compares all rows of a batch, so it cannot be cut. Write a smaller train.batch, or "
+                f"train on more devices."
+            ) from error
         before, stepper.micro = stepper.micro, max(1, stepper.micro // 2)
         training.run.log_event("micro_batch", rank=rank, step=progress.step, before=before, now=stepper.micro)
         training.view.note(
@@ -234,6 +240,9 @@ def _evaluate(training: Training, pace: Pace) -> None:
     improved = value is not None and is_better(value, standing.best.get("value"), training.mode)
     line = {"kind": "val", **training.where(), **scores, **{f"train_{name}": score for name, score in learnt.items()}}
     line |= {"seen": seen} if seen else {}
+    for alarm in training.alarms(line):
+        training.run.log_event("alarm", rank=training.world.rank, samples=standing.samples, reason=alarm)
+        training.view.note(alarm)
     training.metrics.write({**line, "lr": _rate(training), "best": improved, **pace.speeds()})
     value, improved = _shared(training.world, value, improved)
     standing.evaluated_at = standing.samples

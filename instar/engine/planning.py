@@ -38,6 +38,8 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
     batch = settings.batch
     if batch < devices:
         raise ConfigError(f"train.batch is {batch}, fewer than the {devices} processes. Write at least {devices}.")
+    micro = _micro(settings, -(-batch // devices), experiment.task)
+    channels, size = _seen(experiment, manifest)
     steps = max(1, -(-round(settings.epochs * epoch_samples) // batch))
     device = device_of(machine.device)
     if settings.compile == "graphs" and device != "cuda":
@@ -50,8 +52,8 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
     precision = _precision(settings.precision, device)
     return Plan(
         classes=manifest.classes,
-        channels=_channels(experiment.data.reader.channels, manifest),
-        size=experiment.augment.size,
+        channels=channels["image"],
+        size=size["image"],
         train_rows=len(train_rows),
         val_rows=len(manifest.rows("val")),
         test_rows=len(manifest.rows("test")),
@@ -61,7 +63,7 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         epoch_samples=epoch_samples,
         total_samples=steps * batch,
         batch=batch,
-        micro=min(settings.micro or batch, -(-batch // devices)),
+        micro=micro,
         devices=devices,
         workers=_workers(machine, devices),
         device=device,
@@ -71,7 +73,32 @@ def plan(experiment: Experiment, manifest: Manifest, machine: Machine, *, device
         seed=experiment.seed,
         offset_C=_numbers(manifest, "offset"),
         scale_C=_numbers(manifest, "scale"),
+        other_channels=channels.get("other", 0),
+        other_size=size.get("other", 0),
     )
+
+
+def _micro(settings: Train, rows: int, task: Any) -> int:
+    """Rows a rank takes at once; raises ConfigError where a batch is to be cut that its task must see whole."""
+    if (
+        settings.micro is not None
+        and settings.micro < rows
+        and not getattr(plugins.load("tasks", task.kind), "CUTS", True)
+    ):
+        raise ConfigError(
+            f"train.micro is {settings.micro}, but task {task.kind} compares all rows of a batch with each other, so "
+            f"the {rows} of a device cannot be cut. Leave it out, or write a smaller train.batch, or use more devices."
+        )
+    return min(settings.micro or rows, rows)
+
+
+def _seen(experiment: Experiment, manifest: Manifest) -> tuple[dict[str, int], dict[str, int]]:
+    """Channels of each picture of a row, and its height and width."""
+    settings, size = experiment.data.reader, experiment.augment.size
+    reader = plugins.load("readers", settings.kind)
+    if "other" in reader.gives:
+        return reader.channels(settings, manifest), reader.sizes(settings, size)
+    return {"image": _channels(settings.channels, manifest)}, {"image": size}
 
 
 def _channels(wanted: Any, manifest: Manifest) -> int:

@@ -33,6 +33,7 @@ class Training:
     describe      the name of a row, for people
     observer      told of what a benchmark log is made of
     judge         says after an evaluation whether a trial of a search goes on; None where it is none
+    alarms        from a line of validation scores to what a person must know of it now
     metric, mode  which score chooses the best checkpoint, and whether more ("max") or less ("min") of it is better
     saved_at      position of the newest save; -1 before the first
     """
@@ -54,6 +55,7 @@ class Training:
     describe: Callable[[Any], str]
     metric: str
     mode: str
+    alarms: Callable[[dict[str, Any]], list[str]] = lambda line: []
     observer: Observer = field(default_factory=Nobody)
     judge: Judge | None = None
     standing: Standing = field(default_factory=Standing)

@@ -43,7 +43,7 @@ def finish(
     """
     unmatched = list(unmatched)
     if load and settings.weights is not None:
-        weights = _weights.read(settings.weights, trust=settings.trust)
+        weights = _weights.read(settings.weights, trust=settings.trust, branch=settings.branch)
         unmatched = _weights.load(network, weights, source=f"model.weights: {settings.weights}", heads=heads)
     if stride:
         _pixels_tried(network, settings, channels=channels, classes=classes, size=size, stride=stride)

@@ -16,6 +16,9 @@ class ModelSettings(Settings):
     """Name of the network in its library."""
     weights: Path | None = None
     """Weights to start from: a .safetensors file, or the folder of an earlier run (its best checkpoint)."""
+    branch: str | None = None
+    """Which encoder of `weights`, where they are of a run that learnt without labels: image, other, teacher, student.
+    Null for image, or teacher."""
     trust: bool = False
     """Whether `weights` may be a .pt or .pth file of somebody you trust. Only its tensors are read."""
     freeze: tuple[str, ...] = ()

@@ -9,19 +9,42 @@ from torch import Tensor, nn
 
 from instar.errors import WeightsError
 from instar.models._parts import first_convolution
+from instar.plugins import unknown
 
 # What DataParallel and DDP, torch.compile, and wrappers around a network put before its names.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.", "encoder.")
 # Where training scripts keep the weights among other things.
 _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "model_ema", "network", "net")
+# Where learners without labels keep their encoders, and which of several is meant if nobody says.
+_ENCODERS = "encoders."
+_BRANCHES = ("image", "teacher", "other")
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
-def read(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
+def read(path: Path, *, trust: bool = False, branch: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, of an earlier run's best checkpoint, or of a trusted pickle.
 
+    branch   which encoder, of a run with several; None for the first of _BRANCHES
     Raises WeightsError where there is no such file, it is damaged, or it is a pickle and not trusted.
     """
+    return of_branch(_read(path, trust=trust), branch, source=f"model.weights: {path}")
+
+
+def of_branch(weights: dict[str, Tensor], branch: str | None, *, source: str) -> dict[str, Tensor]:
+    """The tensors of one encoder, of those that a learner with several saved; all of them where it had none."""
+    there = {name.removeprefix(_ENCODERS).partition(".")[0] for name in weights if name.startswith(_ENCODERS)}
+    if not there:
+        if branch is not None:
+            raise WeightsError(f"{source} holds one network, so model.branch says nothing. Leave it out.")
+        return weights
+    chosen = branch or next((name for name in _BRANCHES if name in there), min(there))
+    if chosen not in there:
+        raise WeightsError(f"{source}: {unknown(chosen, sorted(there), what='encoder')} (model.branch)")
+    before = f"{_ENCODERS}{chosen}."
+    return {name.removeprefix(before): value for name, value in weights.items() if name.startswith(before)}
+
+
+def _read(path: Path, *, trust: bool) -> dict[str, Tensor]:
     file = _file_in(path)
     if file.suffix in _PICKLED:
         return _read_pickle(file, trust=trust)

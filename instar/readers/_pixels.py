@@ -90,7 +90,7 @@ def read(path: str | Path, choose: Callable[[int, int], View], form: Form) -> np
     choose   from width and height of the upright image to the view of it
     Raises BadImage where the file cannot be read as an image.
     """
-    data = _bytes_of(path)
+    data = bytes_of(path)
     return viewed(of_bytes(data), choose, form, data=data)
 
 
@@ -144,7 +144,7 @@ def _room(box: Box, form: Form) -> float:
     return min(box[2] - box[0], box[3] - box[1]) / form.size
 
 
-def _bytes_of(path: str | Path) -> bytes:
+def bytes_of(path: str | Path) -> bytes:
     """All of a file; raises BadImage for what is no regular file (a FIFO would block for ever) or unreadable."""
     with problems_named(), os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

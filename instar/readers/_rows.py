@@ -13,6 +13,8 @@ class Found:
     ignored   number of other files
     notes     sentences for the user
     rows      of packed data: the rows of the index that a sample begins and ends with
+    labels    the class of each; None where pixels have the labels
+    ids       what each is called; None where they are called as their files
     """
 
     files: list[str]
@@ -22,6 +24,8 @@ class Found:
     ignored: int = 0
     notes: list[str] = field(default_factory=list)
     rows: list[tuple[int, int]] = field(default_factory=list)
+    labels: list[str] | None = None
+    ids: list[str] | None = None
 
 
 @dataclass(frozen=True)

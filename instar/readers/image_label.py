@@ -17,7 +17,7 @@ from instar.settings import Settings as Base
 if TYPE_CHECKING:
     import numpy as np
 
-    from instar.augment import Augment
+    from instar.augment import Augment, Crops
     from instar.manifest import Manifest
     from instar.packed import Packed
 
@@ -25,6 +25,7 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 gives = frozenset({"image", "label"})
 crops = frozenset({"area", "centre", "squash", "pad"})
+gives_views = True
 
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
 
@@ -52,12 +53,12 @@ class Settings(Base):
 class Reader:
     """Rows of a manifest as samples. Holds no open file, so it can go to any number of worker processes."""
 
-    def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment"):
+    def __init__(self, settings: Settings, manifest: "Manifest", view: "Augment", wanted: "Crops | None"):
         from instar import packed
         from instar.readers._pixels import Form
 
         self._form = Form(view.size, settings.channels, colour(settings.background), view.fill, settings.span)
-        self._view = view
+        self._view, self._wanted = view, wanted
         # A row's name straight out of Arrow's memory: ten million names are not copied into every worker.
         self._folder = f"{manifest.root}/"
         self._files = manifest.table["file"].combine_chunks()
@@ -76,6 +77,8 @@ class Reader:
         from instar.readers import _packed, _pixels, _views
         from instar.readers._patience import patiently
 
+        if self._wanted is not None:
+            return {**patiently(lambda: self._views(row, draw)), "label": int(self._targets[row])}
         decide = _views.evaluation if draw is None else partial(_views.training, draw=draw)
         choose = cache(partial(decide, self._view))  # remembered, so that a second try does not draw anew
         if self._pack is None:
@@ -84,6 +87,25 @@ class Reader:
             stored = partial(_packed.viewed, self._pack, int(self._rows[row]), choose, self._form)
             image = patiently(stored)
         return {"image": image, "label": int(self._targets[row])}
+
+    def _views(self, row: int, draw: "np.random.Generator | None") -> dict[str, Any]:
+        """The views that a task learns from, by the names it looks for."""
+        import numpy as np
+
+        from instar.readers import _crops, _halves, _pixels
+
+        assert self._wanted is not None, "the caller looked"
+        data = _pixels.bytes_of(self.name(row)) if self._pack is None else self._pack.checked(int(self._rows[row]))
+        one = _pixels.of_bytes(data) if bytes(data[:6]) != b"\x93NUMPY" else self._array(row, data)
+        width, height = one.shape[1::-1] if isinstance(one, np.ndarray) else _pixels.upright_size(one)
+        wholes = {"image": _crops.Whole(one, _halves.Region(0, 0, width, height), self._form)}
+        if draw is None:
+            return _crops.evaluation(wholes, self._wanted, self._view, row)
+        return _crops.training(wholes, self._wanted, self._view, draw)
+
+    def _array(self, row: int, data: "bytes | memoryview") -> "np.ndarray":
+        assert self._pack is not None, "only packed samples are arrays"
+        return self._pack.array(int(self._rows[row]), data)
 
     def name(self, row: int) -> str:
         """The file of a row, for messages."""
@@ -95,6 +117,10 @@ def colour(background: str | tuple[int, int, int]) -> tuple[int, int, int]:
     return _COLOURS[background] if isinstance(background, str) else background
 
 
-def open(settings: Settings, manifest: "Manifest", view: "Augment") -> Reader:
-    """A reader of the manifest's rows. view: how images are varied, and the size they become."""
-    return Reader(settings, manifest, view)
+def open(settings: Settings, manifest: "Manifest", view: "Augment", wanted: "Crops | None" = None) -> Reader:
+    """A reader of the manifest's rows.
+
+    view     how images are varied, and the size they become
+    wanted   how many views a task learns from; None for one
+    """
+    return Reader(settings, manifest, view, wanted)

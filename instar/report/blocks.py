@@ -47,6 +47,13 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """What makes everything else on the page worthless; shown in red."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Code:
     """Text that is shown as it is, such as a configuration. `copy` adds a button that copies it."""
 

@@ -22,9 +22,18 @@ def best_point(metrics: Sequence[Point], metric: str, mode: str) -> Point | None
 
 
 def charts(
-    metrics: Sequence[Point], attempts: Sequence[Attempt], *, metric: str, mode: str, epoch_samples: int
+    metrics: Sequence[Point],
+    attempts: Sequence[Attempt],
+    *,
+    metric: str,
+    mode: str,
+    epoch_samples: int,
+    also: Sequence[str] = (),
 ) -> Charts:
-    """Loss, the watched metric and the learning rate over epochs; stops and resumes are marked in each."""
+    """Loss, the watched metric and the learning rate over epochs; stops and resumes are marked in each.
+
+    also   further validation scores to draw
+    """
     train = [point for point in metrics if point.get("kind") == "train"]
     val = [point for point in metrics if point.get("kind") == "val"]
     marks = interruptions(attempts, epoch_samples)
@@ -32,6 +41,7 @@ def charts(
     made = [
         _loss_chart(train, val, marks, best if metric == "loss" else None),
         _metric_chart(val, metric, marks, best),
+        *(_metric_chart(val, name, marks, None) for name in also if name != metric),
         _chart("Learning rate", (_line("rate", train, "lr", style="faint"),), marks, short=True),
         _chart("Images per second", (_line("rate", train, "images_per_second", style="faint"),), marks, short=True),
     ]
@@ -51,12 +61,14 @@ def interruptions(attempts: Sequence[Attempt], epoch_samples: int) -> tuple[Mark
     )
 
 
-def numbers(metrics: Sequence[Point], metric: str, mode: str) -> Table:
+def numbers(metrics: Sequence[Point], metric: str, mode: str, also: Sequence[str] = ()) -> Table:
     """Every evaluation as a row, newest first."""
     val = [point for point in metrics if point.get("kind") == "val"]
     best = best_point(metrics, metric, mode)
     names = [
-        name for name in ("loss", "accuracy", metric, "train_accuracy", "lr", "images_per_second") if _any(val, name)
+        name
+        for name in ("loss", "accuracy", metric, *also, "train_accuracy", "lr", "images_per_second")
+        if _any(val, name)
     ]
     names = list(dict.fromkeys(names))
     columns = ("epoch", *names)

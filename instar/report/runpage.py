@@ -18,12 +18,21 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 
 def page(
-    run: Run, *, metric: str, mode: str, results: Sequence[Section], scores: Document, split: str, skipped: int = 0
+    run: Run,
+    *,
+    metric: str,
+    mode: str,
+    results: Sequence[Section],
+    scores: Document,
+    split: str,
+    skipped: int = 0,
+    also: Sequence[str] = (),
 ) -> Page:
     """The page; what a folder lacks is said to be missing, never guessed.
 
     results   what the task shows of its predictions; the first may be without a title and opens the page
     scores    of that split, empty where there are none
+    also      validation scores to draw over epochs, beside the metric
     """
     experiment, plan, start = _experiment(run), _json(run.plan_file), _last_start(run)
     metrics, events = run.metrics(), run.events()
@@ -35,7 +44,7 @@ def page(
     root = (experiment.get("data") or {}).get("root", "")
     sections = (
         *opening,
-        *_learning(metrics, turns, plan, metric, mode),
+        *_learning(metrics, turns, plan, metric, mode=mode, also=also),
         *filter(None, [balance.section(metrics, plan)]),
         *(section for section in results if section.title),
         *filter(None, [exports.section(run.cards())]),
@@ -95,13 +104,19 @@ def _words(metric: str) -> str:
 
 
 def _learning(
-    metrics: Sequence[Document], turns: Sequence[timeline.Attempt], plan: Document, metric: str, mode: str
+    metrics: Sequence[Document],
+    turns: Sequence[timeline.Attempt],
+    plan: Document,
+    metric: str,
+    *,
+    mode: str,
+    also: Sequence[str],
 ) -> list[Section]:
     if not metrics:
         return [Section("Learning", (Note("Nothing was measured yet."),))]
     epoch_samples = int(plan.get("epoch_samples") or 0)
-    charts = learning.charts(metrics, turns, metric=metric, mode=mode, epoch_samples=epoch_samples)
-    table = learning.numbers(metrics, metric, mode)
+    charts = learning.charts(metrics, turns, metric=metric, mode=mode, epoch_samples=epoch_samples, also=also)
+    table = learning.numbers(metrics, metric, mode, also)
     kills = len(turns) - 1
     lead = "Training and validation, over epochs."
     if kills > 0:
@@ -144,7 +159,9 @@ def _lead(experiment: Document, plan: Document, metrics: Sequence[Document], bes
         return "This run has not been planned yet."
     done = max((float(point.get("epoch", 0)) for point in metrics), default=0.0)
     start = "pretrained" if model.get("pretrained") or model.get("weights") else "from scratch"
-    text = f"{name}, {start}, on {whole:,} images of {classes} classes".replace(",", ",", 1)
+    what = "pairs" if plan.get("other_channels") else "images"
+    what += f" of {classes} classes" if classes > 1 else ""
+    text = f"{name}, {start}, on {whole:,} {what}".replace(",", ",", 1)
     asked = (experiment.get("train") or {}).get("epochs", 0)
     text += f", {learning.epochs(min(done, asked or done))} of {asked:g} epochs"
     return f"{text}; best at epoch {learning.epochs(best['epoch'])}." if best else f"{text}."

@@ -12,11 +12,14 @@ from instar.engine.loading.loaders import keyed
 from instar.errors import ConfigError, DataError
 from instar.experiment import Data, load
 from tests.fakes.masks import folder_of_fields, folder_of_masks
+from tests.fakes.sky import folder_of_pairs
 
 OF_PIXELS = ["field", "image_mask"]
+OF_PAIRS = ["image_pair"]
 AUGMENT = {
     "image_label": Augment(kind="food_v3", size=24),
     "image_mask": Augment(crop="window", size=16, hflip=0.5, rotation=20.0, zoom=(0.7, 1.5)),
+    "image_pair": Augment(kind="imagenet", size=24),
     "field": Augment(crop="window", size=16, roll=True, hflip=0.5, vflip=0.5, rotation=20.0, zoom=(0.7, 1.5)),
 }
 
@@ -29,6 +32,10 @@ def opened(request, tmp_path, monkeypatch):
         root = tmp_path / "it's data"
         root = folder_of_fields(root) if request.param == "field" else folder_of_masks(root)
         data = Data.model_validate({"root": root, "reader": request.param})
+        rows = prepare.manifest(data, 0)
+        return plugins.load("readers", request.param).open(data.reader, rows, AUGMENT[request.param]), rows
+    if request.param in OF_PAIRS:
+        data = Data.model_validate({"root": folder_of_pairs(tmp_path / "it's data"), "reader": request.param})
         rows = prepare.manifest(data, 0)
         return plugins.load("readers", request.param).open(data.reader, rows, AUGMENT[request.param]), rows
     for number in range(20):
@@ -87,4 +94,4 @@ def test_a_row_that_is_gone_is_a_data_error_and_has_a_name(opened):
     rows.path(4).unlink()
     with pytest.raises(DataError):
         reader.read(4, None)
-    assert rows.ids[4] in reader.name(4)
+    assert rows.path(4).name in reader.name(4)

@@ -12,11 +12,13 @@ from instar import fields, packed
 from instar.engine.scan import headers
 from instar.errors import DataError
 from instar.readers import _pixels as pixels
+from instar.readers import _thermal
 from instar.readers._pixels import BadImage, Form
 
 SHORT = 256  # pixels of the short side
 QUALITY = 92
 NPY = ".npy"
+_EDGE = 4096  # bytes at both ends that make the fingerprint of a file, as the scan takes it
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,16 @@ class Stored:
 def stored(data: bytes, name: str, *, payload: str, form: Form, bare: bool = False) -> Stored:
     """What is stored of a source.
 
-    data, name   its bytes, and its file name: an .npy array is taken as it is whatever the payload
+    data, name   its bytes, and its file name: an .npy array is taken as it is whatever the payload, and a table of
+                 temperatures becomes an array that holds what a reader would parse
     payload      original, jpeg256, raw256 or array
     form         how transparent and deep images become ordinary ones, for jpeg256 and raw256
     bare         arrays without their header
     Raises BadImage or DataError where the source is not whole.
     """
+    if name.lower().endswith(_thermal.ENDING):
+        table, content = _thermal.read(data), headers.fingerprint(data[:_EDGE], data[-_EDGE:], len(data))
+        return _made(npy(table), "npy", _array_facts(table) | {"mode": "", "content": content}, size=len(data))
     if name.lower().endswith(NPY):
         array = fields.of_npy(data)
         facts = _array_facts(array) | {"mode": "", "content": xxhash.xxh3_64_intdigest(data) or 1}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instar import fields
+from instar import fields, packed
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.packing import payloads
 from instar.engine.scan import listing
@@ -73,24 +73,30 @@ class Sources:
 
 
 def of_manifest(rows: Manifest, *, divided: bool) -> Sources:
-    """The samples of a manifest, in its order.
+    """The samples of a manifest, in its order; of pairs both files, one after the other.
 
     divided   whether their splits are part of the data, and not drawn by a recipe's seed
     """
-    names = rows.table["file"].to_pylist()
-    groups = rows.table["group"]
+    table, keys, parts = rows.table, None, None
+    names, targets = table["file"].to_pylist(), rows.targets
+    if "other" in table.column_names:
+        names, keys, parts = _both(names, table["other"].to_pylist())
+        table, targets = table.take(keys), targets[keys]
+    groups = table["group"]
     size_N, changed_N = _states(rows.root, names)
     return Sources(
         rows.root,
         "folder",
         names,
-        labels=[rows.classes[target] for target in rows.targets.tolist()],
+        labels=[rows.classes[target] for target in targets.tolist()],
         groups=groups.to_pylist() if groups.null_count < len(groups) else None,
-        splits=rows.table["split"].to_pylist() if divided else None,
+        splits=table["split"].to_pylist() if divided else None,
         at_N=np.zeros(len(names), np.int64),
         size_N=size_N,
         changed_N=changed_N,
-        pixels_N=rows.table["width"].to_numpy().astype(np.int64) * rows.table["height"].to_numpy(),
+        pixels_N=table["width"].to_numpy().astype(np.int64) * table["height"].to_numpy(),
+        keys=keys,
+        parts=parts,
         skipped=list(rows.skipped),
     )
 
@@ -145,6 +151,17 @@ def of_arrays(root: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
     with ThreadPoolExecutor(min(32, 4 * usable_cpus())) as threads:
         found = list(threads.map(state, names))
     return np.array([size for size, _ in found], np.int64), np.array([changed for _, changed in found], np.int64)
+
+
+def _both(files: list[str], others: list[str]) -> tuple[list[str], list[int], list[str]]:
+    """Both files of every pair, the number of the pair, and which half each is.
+
+    Raises DataError for files that hold both halves: they are arrays, and `instar convert` packs those.
+    """
+    if any(file == other for file, other in zip(files, others, strict=True)):
+        raise DataError("halves that are arrays of one file are not packed by pack; instar convert packs arrays.")
+    names = [name for pair in zip(files, others, strict=True) for name in pair]
+    return names, [number for number in range(len(files)) for _ in packed.HALVES], [*packed.HALVES] * len(files)
 
 
 def of_folder(root: Path) -> Sources:

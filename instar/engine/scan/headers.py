@@ -137,12 +137,16 @@ def _plain(path: str) -> tuple[int, str]:
 
 def of_both(first: Headers, second: Headers) -> Headers:
     """What is known of samples of two files: the size of the first, what is wrong, a fingerprint of both."""
-    both = np.stack([first.content_N, second.content_N], axis=1)
-    content = [xxhash.xxh3_64_intdigest(pair.tobytes()) for pair in both]
+    content_N = content_of_both(np.stack([first.content_N, second.content_N], axis=1))
     wrong = [
         one or (two and f"its second file: {two}") for one, two in zip(first.reason_N, second.reason_N, strict=True)
     ]
-    return replace(first, content_N=np.array(content, np.uint64), reason_N=np.array(wrong, object))
+    return replace(first, content_N=content_N, reason_N=np.array(wrong, object))
+
+
+def content_of_both(content_N2: np.ndarray) -> np.ndarray:
+    """One fingerprint, uint64, of every two."""
+    return np.array([xxhash.xxh3_64_intdigest(pair.tobytes()) for pair in content_N2], np.uint64)
 
 
 def _refresh(root: Path, files: Sequence[str], found: np.ndarray) -> int:

@@ -4,6 +4,7 @@ Legend: N rows.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,11 +12,13 @@ import numpy as np
 import xxhash
 
 from instar import packed
+from instar.engine.scan import headers
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.listing import Listing
 from instar.errors import DataError
 from instar.experiment import Data
 from instar.manifest import Skipped
+from instar.readers import _matching
 
 
 def of_packed(folder: Path, data: Data) -> tuple[Listing, Headers, str]:
@@ -30,12 +33,20 @@ def of_packed(folder: Path, data: Data) -> tuple[Listing, Headers, str]:
             f"{folder}: {index['label'].null_count} of {len(pack)} packed samples have no label. Pack a folder with "
             f"one folder a class, or a recipe with a table of labels."
         )
+    halves = _halves(pack)
+    if halves is not None:
+        index = index.take(halves[:, 0])
     listing = Listing(folder, files=index["source"].to_pylist(), labels=index["label"].to_pylist())
-    if index["group"].null_count < len(pack):
+    if halves is not None:
+        listing.others = pack.index["source"].take(halves[:, 1]).to_pylist()
+        whole = set(halves.reshape(-1).tolist())
+        alone = [row for row in range(len(pack)) if row not in whole]
+        listing.skipped += [Skipped(pack.index["source"][row].as_py(), _matching.ALONE) for row in alone]
+    if index["group"].null_count < len(index):
         listing.groups = index["group"].to_pylist()
     if not index["split"].null_count:
         listing.splits = index["split"].to_pylist()
-    listing.skipped = [Skipped(*one) for one in pack.about.skipped]
+    listing.skipped += [Skipped(*one) for one in pack.about.skipped]
     listing.notes = list(pack.about.notes)
     if data.table or data.index:
         listing.notes.append("labels and splits are those that were packed; data.table and data.index are not read")
@@ -44,8 +55,11 @@ def of_packed(folder: Path, data: Data) -> tuple[Listing, Headers, str]:
         index["height"].to_numpy(),
         index["content"].to_numpy(),
         np.array(index["mode"].to_pylist(), object),
-        np.full(len(pack), "", object),
+        np.full(len(index), "", object),
     )
+    if halves is not None:
+        both = pack.index["content"].to_numpy()[halves]
+        heads = replace(heads, content_N=headers.content_of_both(both))
     return listing, heads, stored_as(pack)
 
 
@@ -101,6 +115,18 @@ def _of_both(first_N: np.ndarray, last_N: np.ndarray) -> np.ndarray:
     pairs_N2 = np.stack([first_N, last_N], 1)
     both = [pair[0] if pair[1] == 0 else xxhash.xxh3_64_intdigest(pair.tobytes()) for pair in pairs_N2]
     return np.array(both, np.uint64)
+
+
+def _halves(pack: packed.Packed) -> np.ndarray | None:
+    """The rows of both halves of every pair, P x 2; None where samples are no pairs."""
+    part_N = np.array(pack.index["part"].to_pylist(), object)
+    if not set(part_N.tolist()) & set(packed.HALVES):
+        return None
+    rows: dict[str, dict[str, int]] = {}
+    for row, (key, part) in enumerate(zip(pack.index["key"].to_pylist(), part_N.tolist(), strict=True)):
+        rows.setdefault(key, {})[part] = row
+    whole = [[of[part] for part in packed.HALVES] for of in rows.values() if len(of) == len(packed.HALVES)]
+    return np.array(whole, np.int64).reshape(-1, 2)
 
 
 def stored_as(pack: packed.Packed) -> str:

@@ -82,10 +82,9 @@ def _named_in(path: Path, root: Path, settings: "Pairs", agree: re.Pattern[str] 
     names = [name.strip() for name in names if name.strip()]
     if len(names) != 2 or any("\0" in name for name in names):
         return "", "", NO_PAIR
-    if agree is not None:
-        said = [agree.search(name) for name in names]
-        if said[0] and said[1] and said[0].group() != said[1].group():
-            return "", "", f"{APART}: {said[0].group()} and {said[1].group()}"
+    for one, two in _both_say(agree, names) if agree is not None else ():
+        if one != two:
+            return "", "", f"{APART}: {one} and {two}"
     below = [
         os.path.normpath(f"{folder}/{name}")
         for folder, name in zip((settings.first, settings.second), names, strict=True)
@@ -93,6 +92,17 @@ def _named_in(path: Path, root: Path, settings: "Pairs", agree: re.Pattern[str] 
     if outside := [name for name, file in zip(names, below, strict=True) if file.startswith((os.pardir, "/"))]:
         return "", "", f"{outside[0]!r} leads out of {root}"
     return below[0], below[1], ""
+
+
+def _both_say(agree: re.Pattern[str], names: list[str]) -> list[tuple[str, str]]:
+    """What both names say of the same group of the pattern; of all of it, where it has none."""
+    said: list[dict[int, str]] = []
+    for name in names:
+        found: dict[int, str] = {}
+        for match in agree.finditer(name):
+            found.setdefault(match.lastindex or 0, match.group())
+        said.append(found)
+    return [(said[0][group], said[1][group]) for group in said[0] if group in said[1]]
 
 
 def _alone(listing: Listing, folders: list[Path], root: Path) -> None:
