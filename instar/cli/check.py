@@ -140,7 +140,7 @@ def lines(facts: dict[str, Any], thing: str) -> list[str]:
     again = f"   {count(known)} known, {count(facts['opened'])} opened" if known else ""
     broken = [f"{one['file']}: {one['reason']}" for one in facts["broken"]]
     told = [
-        f"data     {_what(facts)}{size}{again}",
+        f"data     {_what(facts, size)}{again}",
         f"pixels   {kinds}{_means(facts['channels'])}",
         *_of_masks(facts["masks"]),
         *([f"split    {splits}"] if splits else []),
@@ -166,11 +166,12 @@ def lines(facts: dict[str, Any], thing: str) -> list[str]:
     return [*told, f"next     instar prepare {thing}   ·   instar train {thing}"]
 
 
-def _what(facts: dict[str, Any]) -> str:
+def _what(facts: dict[str, Any], size: str) -> str:
     """What there is, and how even."""
     if facts["masks"]:
-        return f"{count(facts['images'])} images with masks, {count(len(facts['masks']['classes']))} classes"
-    return f"{count(facts['images'])} images, {count(len(facts['classes']))} classes, imbalance {facts['imbalance']:g}x"
+        return f"{count(facts['images'])} images with masks, {count(len(facts['masks']['classes']))} classes{size}"
+    classes = f"{count(len(facts['classes']))} classes{size}"
+    return f"{count(facts['images'])} images, {classes}, imbalance {facts['imbalance']:g}x"
 
 
 def _of_masks(masks: dict[str, Any]) -> list[str]:
