@@ -6,15 +6,18 @@ Legend: N files, P pairs.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from instar.engine.scan import headers, inspection, likeness
+from instar.engine.scan import labelled as labels
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.inspection import Inspection
+from instar.engine.scan.labelled import Labelled
 from instar.engine.scan.listing import ENDINGS, Listing
 from instar.errors import DataError
 from instar.manifest import SPLITS, Manifest, Skipped
@@ -32,12 +35,14 @@ class Same:
     labels     their labels, each once, sorted
     splits     the splits they are in, each once
     distance   bits of 64 in which their likeness differs; None for copies
+    turned     whether they are alike only when one of them is mirrored or turned
     """
 
     rows: tuple[int, ...]
     labels: tuple[str, ...]
     splits: tuple[str, ...]
     distance: int | None = None
+    turned: bool = False
 
     @property
     def leaks(self) -> bool:
@@ -58,6 +63,7 @@ class Findings:
     copies      files with the same bytes
     alike       pairs of pictures that look alike; `all_alike` is whether there are no more
     torn        groups that are in more than one split, with these
+    values      where pixels have labels, how many of them each value in the mask of a row has
     """
 
     found: Listing
@@ -71,6 +77,7 @@ class Findings:
     alike: tuple[Same, ...]
     all_alike: bool
     torn: tuple[tuple[str, tuple[str, ...]], ...]
+    values: tuple[Counter[int], ...] | None = None
 
     @property
     def broken(self) -> list[Skipped]:
@@ -93,18 +100,26 @@ def check(
     divide: Callable[[Headers], Manifest],
     *,
     workers: int | None = None,
+    labelled: Callable[[Callable[[int], None]], Labelled] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
     """Look at every file of a listing, and find what is wrong with the whole.
 
     divide     makes the manifest a training would have; its DataError becomes `refusal`
     workers    processes that look; None for one a usable processor
+    labelled   looks at images and their masks, where pixels have labels
     progress   told how many of how many files were looked at
     """
-    total = len(found.files)
-    looked = inspection.inspect(found.root, found.files, workers=workers, progress=lambda done: progress(done, total))
-    heads = looked.headers()
-    if found.others is not None:
+    total, values = len(found.files), None
+    if labelled is not None:
+        seen = labelled(lambda done: progress(done, total))
+        looked, values = seen.looked, tuple(seen.values)
+        heads = replace(looked.headers(), content_N=labels.contents(found))
+    else:
+        told = partial(_told_of, progress, total)
+        looked = inspection.inspect(found.root, found.files, workers=workers, progress=told)
+        heads = looked.headers()
+    if found.others is not None and labelled is None:
         pictures = all(file.lower().endswith(ENDINGS) for file in found.others)
         heads = headers.of_both(heads, (headers.check if pictures else headers.plain)(found.root, found.others))
     manifest, refusal = None, ""
@@ -112,6 +127,8 @@ def check(
         manifest = divide(heads)
     except DataError as error:
         refusal = str(error)
+    if values is not None and manifest is not None:
+        heads = replace(heads, reason_N=_with_strangers(heads.reason_N, values, manifest.statistics["codes"]))
     split_N = _splits(found, manifest)
     copies = tuple(_copies(found, looked, split_N))
     alike, whole = _alike(found, looked, split_N, copies)
@@ -127,7 +144,52 @@ def check(
         alike=alike,
         all_alike=whole,
         torn=tuple(_torn(found, split_N)),
+        values=values,
     )
+
+
+def _told_of(progress: Callable[[int, int], None], total: int, done: int) -> None:
+    progress(done, total)
+
+
+def _with_strangers(reason_N: np.ndarray, values: Sequence[Counter[int]], codes: dict[str, Any]) -> np.ndarray:
+    """The reasons, with that of masks that hold values which are no classes."""
+    told_N = reason_N.copy()
+    if codes.get("threshold") is not None:
+        return told_N
+    known = {*codes["values"], *codes["ignored"]}
+    for row, counts in enumerate(values):
+        strange = {value: count for value, count in counts.items() if value not in known}
+        if strange and not told_N[row]:
+            listed = ", ".join(f"{value} ({count} pixels)" for value, count in sorted(strange.items())[:4])
+            told_N[row] = f"its mask holds {listed}, which is no class"
+    return told_N
+
+
+def pixels(findings: Findings) -> dict[str, Any]:
+    """Pixels of each class over all good rows, and in how many rows it is; nothing where pixels have no labels."""
+    if findings.values is None or findings.manifest is None:
+        return {}
+    manifest = findings.manifest
+    codes = manifest.statistics["codes"]
+    numbers = {value: number for number, value in enumerate(codes["values"])}
+    total, present, unknown = Counter[int](), Counter[int](), 0
+    for row in np.flatnonzero(findings.reason_N == "").tolist():
+        of_row = Counter[int]()
+        for value, count in findings.values[row].items():
+            number = int(value >= codes["threshold"]) if codes.get("threshold") is not None else numbers.get(value)
+            if number is None:
+                unknown += count
+            else:
+                of_row[number] += count
+        total.update(of_row)
+        present.update(of_row.keys())
+    everything = max(1, total.total())
+    classes = {
+        name: {"pixels": total[number], "share": total[number] / everything, "images": present[number]}
+        for number, name in enumerate(manifest.classes)
+    }
+    return {"classes": classes, "unknown": unknown}
 
 
 def _splits(found: Listing, manifest: Manifest | None) -> np.ndarray:
@@ -152,18 +214,26 @@ def _alike(
     found: Listing, looked: Inspection, split_N: np.ndarray, copies: tuple[Same, ...]
 ) -> tuple[tuple[Same, ...], bool]:
     """Pairs of pictures that look alike and are no copies, those that leak first. Of copies the first stands."""
-    hash_N = looked.column("likeness").copy()
-    for same in copies:
-        hash_N[list(same.rows[1:])] = 0
-    first, second, differ, whole = likeness.pairs(hash_N, ALIKE)
-    pairs = zip(first.tolist(), second.tolist(), differ.tolist(), strict=True)
-    return tuple(sorted((_same([a, b], found, split_N, bits) for a, b, bits in pairs), key=_order)), whole
+    pairs: dict[tuple[int, int], tuple[int, bool]] = {}
+    all_of_them = True
+    for name in ("likeness", "turned"):
+        hash_N = looked.column(name).copy()
+        for same in copies:
+            hash_N[list(same.rows[1:])] = 0
+        first, second, differ, whole = likeness.pairs(hash_N, ALIKE)
+        all_of_them = all_of_them and whole
+        for a, b, bits in zip(first.tolist(), second.tolist(), differ.tolist(), strict=True):
+            pairs.setdefault((a, b), (bits, name == "turned"))
+    made = (_same([a, b], found, split_N, bits, turned=turned) for (a, b), (bits, turned) in pairs.items())
+    return tuple(sorted(made, key=_order)), all_of_them
 
 
-def _same(rows: list[int], found: Listing, split_N: np.ndarray, distance: int | None = None) -> Same:
+def _same(
+    rows: list[int], found: Listing, split_N: np.ndarray, distance: int | None = None, *, turned: bool = False
+) -> Same:
     labels = tuple(sorted({found.labels[row] for row in rows}))
     present = {split_N[row] for row in rows}
-    return Same(tuple(rows), labels, tuple(name for name in SPLITS if name in present), distance)
+    return Same(tuple(rows), labels, tuple(name for name in SPLITS if name in present), distance, turned)
 
 
 def _order(same: Same) -> tuple[Any, ...]:
@@ -215,6 +285,7 @@ def facts(findings: Findings) -> dict[str, Any]:
         "all_alike": findings.all_alike,
         "groups_in_two_splits": {group: list(splits) for group, splits in findings.torn},
         "refusal": findings.refusal,
+        "masks": pixels(findings),
         "notes": notes(findings),
         "findings": findings.count,
     }
@@ -274,7 +345,7 @@ def _told(findings: Findings, same: Same) -> dict[str, Any]:
         "labels": list(same.labels),
         "splits": list(same.splits),
     }
-    return told if same.distance is None else {**told, "distance": same.distance}
+    return told if same.distance is None else {**told, "distance": same.distance, "turned": same.turned}
 
 
 def _spread(value_N: np.ndarray, digits: int = 0) -> dict[str, float]:

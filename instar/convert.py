@@ -7,6 +7,7 @@ what is broken. Each file is written under a hidden name and renamed; every byte
 
 import io
 import json
+import mmap
 import os
 import re
 from collections import Counter
@@ -37,6 +38,9 @@ STATISTICS = "stats.json"
 _TRIED = 16  # files of which one must be readable
 _DIGITS = re.compile(r"\d+")
 _BUFFER = 1 << 20  # stays in the processor's cache between reading, hashing and writing; 8 MB took 1.2 times as long
+
+_WINDOW = 1 << 25  # bytes that the kernel copies in one go, and that are mapped at once
+_MAPPED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 
 _LARGEST = 1 << 28  # for what is compressed together
 
@@ -213,9 +217,14 @@ class _Converter:
         whole = xxhash.xxh3_128()
         try:
             with open(part, "wb", buffering=0) as file:
-                for piece in self._bytes_of(source) if task.whole else self._all(source, about):
-                    whole.update(piece)
-                    _write(file, piece)
+                if not task.whole:
+                    head = _head(about)
+                    whole.update(head)
+                    _write(file, head)
+                if about.offset is None or not _copied_by_kernel(source, about, file, whole):
+                    for piece in self._bytes_of(source) if task.whole else self._bytes(source, about):
+                        whole.update(piece)
+                        _write(file, piece)
             found = self._moments(part) if self._options.stats and not task.whole else None
             size = part.stat().st_size
             faults.point("convert.rename")
@@ -237,10 +246,6 @@ class _Converter:
             while got := file.readinto(self._buffer.data):
                 yield self._buffer.data[:got]
 
-    def _all(self, source: Path, about: Field) -> Iterator[Any]:
-        yield _head(about)
-        yield from self._bytes(source, about)
-
     def _bytes(self, source: Path, about: Field) -> Iterator[memoryview]:
         """All bytes of an array, through the one buffer."""
         if about.offset is None:
@@ -255,7 +260,7 @@ class _Converter:
             while at < end:
                 got = os.preadv(number, [view[: min(view.nbytes, end - at)]], at)
                 if not got:
-                    raise DataError(f"{source}: is truncated: {about.name!r} ends {end - at} bytes after the file does")
+                    raise DataError(_truncated(source, about, end - at))
                 yield view[:got]
                 at += got
         finally:
@@ -265,6 +270,40 @@ class _Converter:
         array = np.lib.format.open_memmap(part, mode="r")
         axis = {"last": -1, "first": 0}.get(self._options.channels) if array.ndim > 2 else None
         return moments.of_array(array, axis=axis)
+
+
+def _copied_by_kernel(source: Path, about: Field, file: io.FileIO, whole: Any) -> bool:
+    """Copy an array that lies in one piece without a way through this process, which only reads it for its hash.
+
+    False, and nothing written, where the kernel or the file systems cannot.
+    """
+    assert about.offset is not None, "the caller looked"
+    if not hasattr(os, "copy_file_range"):  # of Linux
+        return False
+    at, end = about.offset, about.offset + about.size
+    with open(source, "rb", buffering=0) as reading:
+        missing = end - os.fstat(reading.fileno()).st_size
+        if missing > 0:
+            raise DataError(_truncated(source, about, missing))
+        while at < end:
+            try:
+                got = os.copy_file_range(reading.fileno(), file.fileno(), min(_WINDOW, end - at), at)
+            except OSError:
+                if at > about.offset:
+                    raise
+                return False
+            if not got:
+                raise DataError(_truncated(source, about, end - at))
+            begin = at // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+            mapped = mmap.mmap(reading.fileno(), at + got - begin, _MAPPED, mmap.PROT_READ, offset=begin)
+            with mapped, memoryview(mapped)[at - begin :] as piece:
+                whole.update(piece)
+            at += got
+    return True
+
+
+def _truncated(source: Path, about: Field, missing: int) -> str:
+    return f"{source}: is truncated: {about.name!r} ends {missing} bytes after the file does"
 
 
 def _head(about: Field) -> bytes:

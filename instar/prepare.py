@@ -199,7 +199,7 @@ def of_masks(found: Listing, heads: Headers, data: Data, seed: int, reader: Modu
             f"{found.root}: not one usable image with a mask. The first: {skipped[0] if skipped else 'none'}"
         )
     found, heads = found.take(good), heads.take(good)
-    target_N, everything = np.zeros(len(good), np.int32), ("images with a mask",)
+    target_N, everything = np.zeros(len(good), np.int32), (masked.EVERYTHING,)
     split_N, notes = _divided(found, heads, target_N, everything, shares=data.split, seed=seed)
     train = np.flatnonzero(split_N == split.TRAIN).tolist()
     trained = found.take(train)

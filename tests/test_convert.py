@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from instar.cli import main
 from instar.engine.ranks.place import Place
 from instar.errors import DataError
 from instar.packed import Packed
+from tests.fakes.masks import folder_of_fields
 
 h5py = pytest.importorskip("h5py")
 ROOT = Path(__file__).parent.parent
@@ -163,6 +165,62 @@ def test_real_mpi_ranks_divide_the_work(source, tmp_path):
     assert any(one["whole"] for one in said)
     converted(source, tmp_path / "one", stats=True)
     assert hashes(tmp_path / "out") == hashes(tmp_path / "one")
+
+
+@pytest.mark.parametrize("error", [OSError(18, "other file system"), None])
+def test_the_kernel_copies_what_lies_in_one_piece_and_nothing_is_lost_where_it_cannot(
+    source, tmp_path, monkeypatch, error
+):
+    asked = []
+    real = os.copy_file_range
+
+    def counted(*arguments):
+        asked.append(arguments)
+        if error is not None:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "copy_file_range", counted)
+    monkeypatch.setattr(convert, "_WINDOW", 1000)
+    outcome = converted(source, tmp_path / "out")
+    assert asked and outcome.broken == ()
+    for name, array in arrays_of(source).items():
+        np.testing.assert_array_equal(np.load(tmp_path / "out" / name), array)
+    for record in convert._records(tmp_path / "out").values():
+        assert record["xxh3"] == packed.xxh3_of(tmp_path / "out" / record["output"])
+
+
+@pytest.mark.scenario
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun here")
+def test_mpirun_converts_deepcams_folder_through_a_kill_and_mends_it(tmp_path):
+    """Slow: four starts of two ranks."""
+    fields = folder_of_fields(tmp_path / "it's $(a) place")
+    root = ["--allow-run-as-root"] if os.getuid() == 0 else []
+    line = ["mpirun", *root, "--oversubscribe", "-np", "2", sys.executable, "-m", "instar", "convert", str(fields)]
+
+    def run(name, *words, fault=""):
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "INSTAR_FAULT": fault}
+        done = subprocess.run(
+            [*line, f"to={tmp_path / name}", *words], env=environ, capture_output=True, timeout=120, check=False
+        )
+        return done.returncode
+
+    assert run("whole") == 0
+    assert run("killed", fault="convert.done:5:kill") != 0
+    assert run("killed") == 0
+    broken = sorted((tmp_path / "killed").rglob("*.data.npy"))[:2]
+    os.truncate(broken[0], 100)
+    broken[1].write_bytes(broken[1].read_bytes()[:-1] + b"x")
+    assert run("killed", "--fix") == 0
+    one, other = (
+        {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in folder.rglob("*")
+            if file.suffix in (".npy", ".h5")
+        }
+        for folder in (tmp_path / "whole", tmp_path / "killed")
+    )
+    assert one == other and len(one) == 49
 
 
 def test_broken_sources_are_named_and_the_others_converted(source, tmp_path, capsys):

@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instar import terminal
+from instar import plugins, terminal
 from instar.cli import kinds
 from instar.cli.prepare import taken
 from instar.cli.words import Words
-from instar.errors import DONE, USER_ERROR, ConfigError
+from instar.errors import DONE, USER_ERROR, ConfigError, DataError
 from instar.formats import count, one_line
 
 if TYPE_CHECKING:
@@ -78,10 +78,25 @@ def run(words: Words) -> int:
 
 def _checked(data: "Data", seed: int, workers: int | None, watch: terminal.Terminal) -> "Findings":
     """What is wrong with the rows a training would have, whatever share of them is bad."""
-    from instar import check, prepare
+    from instar import check, packed, prepare
+    from instar.engine.scan import labelled
 
-    found, rare = prepare.listed(data, seed)
     all_bad = data.model_copy(update={"max_bad": 1.0})
+    reader = plugins.load("readers", data.reader.kind)
+    if packed.is_packed(data.root):
+        raise DataError(
+            f"{data.root}: is packed. Check what it was packed from; whether it is whole says instar pack {data.root} "
+            f"--verify"
+        )
+    if "mask" in reader.gives:
+        found = prepare.masked_files(data, reader)
+        return check.check(
+            found,
+            lambda heads: prepare.of_masks(found, heads, all_bad, seed, reader),
+            labelled=lambda told: labelled.inspect(found, data, reader, workers=workers, progress=told),
+            progress=watch.preparing,
+        )
+    found, rare = prepare.listed(data, seed)
     divide = partial(prepare.of_listing, found, data=all_bad, seed=seed, rare=rare)
     return check.check(found, divide, workers=workers, progress=watch.preparing)
 
@@ -125,9 +140,9 @@ def lines(facts: dict[str, Any], thing: str) -> list[str]:
     again = f"   {count(known)} known, {count(facts['opened'])} opened" if known else ""
     broken = [f"{one['file']}: {one['reason']}" for one in facts["broken"]]
     told = [
-        f"data     {count(facts['images'])} images, {count(len(facts['classes']))} classes{size}, "
-        f"imbalance {facts['imbalance']:g}x{again}",
+        f"data     {_what(facts, size)}{again}",
         f"pixels   {kinds}{_means(facts['channels'])}",
+        *_of_masks(facts["masks"]),
         *([f"split    {splits}"] if splits else []),
         f"broken   {_counted(len(broken), 'file', broken)}",
         f"copies   {_leaking(facts['copies'], 'set', 'of identical files')}",
@@ -151,14 +166,40 @@ def lines(facts: dict[str, Any], thing: str) -> list[str]:
     return [*told, f"next     instar prepare {thing}   ·   instar train {thing}"]
 
 
+def _what(facts: dict[str, Any], size: str) -> str:
+    """What there is, and how even."""
+    if facts["masks"]:
+        return f"{count(facts['images'])} images with masks, {count(len(facts['masks']['classes']))} classes{size}"
+    classes = f"{count(len(facts['classes']))} classes{size}"
+    return f"{count(facts['images'])} images, {classes}, imbalance {facts['imbalance']:g}x"
+
+
+def _of_masks(masks: dict[str, Any]) -> list[str]:
+    """The share of all pixels that each class has, and in how many images it is."""
+    if not masks:
+        return []
+    told = [
+        f"{one_line(name)} {100 * one['share']:.3g} % in {count(one['images'])}"
+        for name, one in masks["classes"].items()
+    ]
+    unknown = f", {count(masks['unknown'])} pixels of none that is known" if masks["unknown"] else ""
+    return [f"masks    {', '.join(told)}{unknown}"]
+
+
 def _means(channels: Sequence[dict[str, Any]]) -> str:
     """Mean and spread of the commonest kind of picture."""
     first = [one for one in channels if one["kind"] == channels[0]["kind"]]
     if not first:
         return ""
     means, spreads = (" ".join(f"{one[name]:.4g}" for one in first) for name in ("mean", "std"))
-    none = sum(one["none"] for one in channels)
-    return f"   mean {means}   std {spreads}" + (f"   {count(none)} values are no number" if none else "")
+    none = [f"channel {one['channel']}: {_share(one)}" for one in channels if one["none"]]
+    few = f" … {len(none) - _NAMED} more" if len(none) > _NAMED else ""
+    return f"   mean {means}   std {spreads}" + (f"\nno number {', '.join(none[:_NAMED])}{few}" if none else "")
+
+
+def _share(channel: dict[str, Any]) -> str:
+    """How many values of a channel are no number, and which part of all."""
+    return f"{count(channel['none'])} ({100 * channel['none'] / (channel['none'] + channel['values']):.2g} %)"
 
 
 def _counted(number: int, what: str, named: Sequence[str]) -> str:
@@ -174,6 +215,8 @@ def _leaking(found: Sequence[dict[str, Any]], one: str, what: str) -> str:
     labels = sum(len(same["labels"]) > 1 for same in found)
     splits = sum(len(same["splits"]) > 1 for same in found)
     leaks = [f"{count(labels)} under two labels"] * bool(labels) + [f"{count(splits)} across splits"] * bool(splits)
+    turned = sum(same.get("turned", False) for same in found)
+    leaks += [f"{count(turned)} mirrored or turned"] * bool(turned)
     named = [" = ".join(row["id"] for row in same["rows"][:3]) for same in found]
     head = ", ".join([f"{count(len(found))} {one}{'s' if len(found) > 1 else ''} {what}", *leaks])
     return _with(head, named)

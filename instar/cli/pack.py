@@ -143,9 +143,11 @@ def _like(options: "Options", data: "Data | None") -> "Options":
 def tell(words: Words, made: "Outcome", folder: Path, wrong: list[str], *, seconds: float) -> None:
     """Say what stands there now, as lines or as JSON."""
     about = made.pack.about
+    of_parts = any(made.pack.index["part"].to_pylist())
     facts: dict[str, Any] = {
         "packed": str(folder),
         "rows": len(made.pack),
+        "samples": len(set(made.pack.index["key"].to_pylist())) if of_parts else len(made.pack),
         "shards": len(about.shards),
         "bytes": sum(shard.size for shard in about.shards),
         "payload": about.payload,
@@ -163,7 +165,7 @@ def tell(words: Words, made: "Outcome", folder: Path, wrong: list[str], *, secon
         kept = f", {made.kept} of them from an earlier start" if made.kept and not made.already else ""
         files = f"{len(about.shards)} file{'s' if len(about.shards) > 1 else ''}"
         terminal.say(
-            f"pack     {formats.count(len(made.pack))} samples as {about.payload}, {files} of "
+            f"pack     {formats.count(facts['samples'])} samples as {about.payload}, {files} of "
             f"{formats.size(facts['bytes'])}{kept}, {how}"
         )
     for file, reason in about.skipped[:_SHOWN]:
@@ -175,7 +177,7 @@ def tell(words: Words, made: "Outcome", folder: Path, wrong: list[str], *, secon
         for note in about.notes:
             terminal.say(f"note     {note}")
         terminal.say(f"look     {formats.one_line(str(folder))}")
-        if made.pack.index["label"].null_count:
+        if made.pack.index["label"].null_count and not of_parts:
             terminal.say(f"next     instar pack {to_type(folder)} --verify")
             return
         recipe = f"{to_type(Path(words.things[0]))} data.root=" if words.things[0].endswith((".yaml", ".yml")) else ""

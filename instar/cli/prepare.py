@@ -113,9 +113,11 @@ def _lines(done: "Prepared", to: Path) -> list[str]:
         "same": "is there, and nothing changed",
         "grown": "written; known rows kept their splits",
     }
+    with_masks = " with masks" if "pixels" in facts else ""
+    uneven = "" if facts["imbalance"] is None else f", imbalance {facts['imbalance']}x"
     lines = [
-        f"data     {count(len(rows))} images, {count(len(rows.classes))} classes{size}",
-        f"split    {splits}{how}, imbalance {facts['imbalance']}x, {count(facts['duplicates'])} duplicates across",
+        f"data     {count(len(rows))} images{with_masks}, {count(len(rows.classes))} classes{size}",
+        f"split    {splits}{how}{uneven}, {count(facts['duplicates'])} duplicates across",
         f"manifest {one_line(str(to))}: {states[done.state]}",
         *(f"note     {one_line(line)}" for line in (frozen.lines(done.changes) if done.changes else ())),
         *(f"note     {one_line(text)}" for text in facts["notes"]),

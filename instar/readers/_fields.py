@@ -88,14 +88,18 @@ class Row:
 
     def image(self) -> np.ndarray:
         """image_HWC as it is in the file, float32, with the channels wanted. Raises BadImage for what is no number."""
+        image_HWC = self.values()
+        self.refuse_not_finite(image_HWC)
+        return image_HWC
+
+    def values(self) -> np.ndarray:
+        """The same, whatever the numbers are."""
         data = self.parts[0].load() if len(self.parts) == 1 else np.stack([part.load() for part in self.parts], axis=-1)
         image_HWC = _channels_last(data, self.labels.about.shape, self._layout)
         if self.channels != list(range(self.count)):
             image_HWC = image_HWC[..., self.channels]
         # A file may be mapped, and what is mapped cannot be written to; then it is copied.
-        image_HWC = np.require(image_HWC, np.float32, ["C", "W"])
-        self.refuse_not_finite(image_HWC)
-        return image_HWC
+        return np.require(image_HWC, np.float32, ["C", "W"])
 
     def image_into(self, place_HWC: np.ndarray, *, roll: int = 0, vflip: bool = False) -> bool:
         """The same straight into its place, rolled to the right and then mirrored; False where that cannot be done.

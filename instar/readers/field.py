@@ -268,6 +268,19 @@ def looking(settings: Settings, root: Path) -> "Callable[[str, str], Look]":
     return look
 
 
+def examining(settings: Settings, root: Path) -> "Callable[[str, str], tuple[np.ndarray, np.ndarray]]":
+    """What gives all numbers of a row, float32 HWC, and those of its labels, HW, whatever they are."""
+    from instar.readers import _fields, _stores
+
+    store, layout = _stores.of(root), _layout(settings)
+
+    def examine(file: str, mask: str) -> "tuple[np.ndarray, np.ndarray]":
+        row = _fields.Row(store, file, mask, layout)
+        return row.values(), row.numbers()
+
+    return examine
+
+
 def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Sequence[str]") -> "Survey":
     """The classes, how many pixels each has, and how channels are normalised, from some of the rows.
 

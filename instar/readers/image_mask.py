@@ -22,7 +22,7 @@ from instar.errors import DataError
 from instar.settings import Settings as Base
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -224,6 +224,14 @@ def members(settings: Settings, file: str, mask: str) -> list[tuple[str, str]]:
 def beside(settings: Settings, root: Path) -> list[Path]:
     """The files that are of all rows: none."""
     return []
+
+
+def examining(settings: Settings, root: Path) -> "Callable[[str, str], tuple[None, np.ndarray]]":
+    """What gives the values of a row's mask, HW; the image is looked at by whoever looks at pictures."""
+    from instar.readers import _masks
+
+    colours = _in_colours(settings)
+    return lambda file, mask: (None, _masks.values(f"{root}/{mask}", colours=colours))
 
 
 def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Sequence[str]") -> "Survey":

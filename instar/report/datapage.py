@@ -102,7 +102,7 @@ def page(facts: Document, name: str, *, path_of: Callable[[str], Path], mosaic: 
 
 def _lead(facts: Document) -> str:
     found = facts["findings"]
-    looked = f"{count(facts['images'])} images of {count(len(facts['classes']))} classes"
+    looked = f"{count(facts['images'])} images of {count(_num_classes(facts))} classes"
     if not found:
         return f"{looked}. Nothing is wrong with them that this can see."
     return f"{looked}, and {count(found)} thing{'s' if found > 1 else ''} to look at."
@@ -112,17 +112,28 @@ def _opening(facts: Document) -> tuple[Any, ...]:
     leaks = sum(len(same["labels"]) > 1 or len(same["splits"]) > 1 for same in (*facts["copies"], *facts["alike"]))
     sides = f"{facts['width']['median']} x {facts['height']['median']} in the middle" if facts["width"] else "none"
     numbers = (
-        Number("images", count(facts["images"]), f"in {count(len(facts['classes']))} classes; {sides}"),
+        Number("images", count(facts["images"]), f"in {count(_num_classes(facts))} classes; {sides}"),
         Number("broken", count(len(facts["broken"])), "files that cannot be used"),
         Number(
             "same picture",
             count(len(facts["copies"]) + len(facts["alike"])),
             f"{count(leaks)} of them across labels or splits",
         ),
-        Number("imbalance", f"{facts['imbalance']:g}x", "largest class beside the smallest"),
+        _evenness(facts),
     )
     refusal = (Note(f"Training would refuse these data: {facts['refusal']}"),) if facts["refusal"] else ()
     return (Headline(numbers), *refusal, *(Note(text) for text in facts["notes"]))
+
+
+def _num_classes(facts: Document) -> int:
+    return len(facts["masks"]["classes"] if facts["masks"] else facts["classes"])
+
+
+def _evenness(facts: Document) -> Number:
+    if not facts["masks"]:
+        return Number("imbalance", f"{facts['imbalance']:g}x", "largest class beside the smallest")
+    name, one = min(facts["masks"]["classes"].items(), key=lambda pair: pair[1]["share"])
+    return Number("rarest class", f"{100 * one['share']:.3g} %", f"of all pixels: {name}")
 
 
 def _same(
@@ -166,6 +177,7 @@ def _title(same: Document) -> str:
     what = (
         f"{len(same['rows'])} copies" if "distance" not in same else f"{100 - 100 * same['distance'] / 64:.0f} % alike"
     )
+    what += ", mirrored or turned" if same.get("turned") else ""
     return f"{what}, across {', '.join(across)}" if across else what
 
 
@@ -205,7 +217,23 @@ def _broken(facts: Document) -> Section | None:
     return Section("Broken", (Table(("file", "reason"), rows), *more), "Files that are left out, each with the reason.")
 
 
+def _of_pixels(facts: Document) -> Section:
+    """The share of each class in all pixels."""
+    masks: Document = facts["masks"]
+    bars = tuple(Bar(name, one["pixels"], (one["share"],)) for name, one in masks["classes"].items())
+    rows = tuple(
+        (name, f"{100 * one['share']:.4g}", one["pixels"], one["images"]) for name, one in masks["classes"].items()
+    )
+    columns = ("class", "% of pixels", "pixels", "images it is in")
+    unknown = (Note(f"{count(masks['unknown'])} pixels are of a class that nobody knows."),) if masks["unknown"] else ()
+    table = Table(columns, rows, numeric=frozenset(columns[1:]))
+    lead = "Pixels of all good rows. task.weight_power=0.5 makes mistakes in rare classes cost more."
+    return Section("Classes", (Bars(("",), bars, count_name="pixels", percent=False), table, *unknown), lead)
+
+
 def _classes(facts: Document) -> Section | None:
+    if facts["masks"]:
+        return _of_pixels(facts)
     found: Document = facts["classes"]
     if not found:
         return None

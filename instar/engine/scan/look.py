@@ -16,7 +16,7 @@ from instar.engine.scan.headers import state
 from instar.readers import _pixels as pixels
 from instar.readers._pixels import BadImage
 
-VERSION = f"1 {Image.__version__} {pixels.MOST_PIXELS}"  # raise the number when what is found changes
+VERSION = f"2 {Image.__version__} {pixels.MOST_PIXELS}"  # raise the number when what is found changes
 SCHEMA = pa.schema(
     [
         *remembered.STATE,
@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("mode", pa.string()),  # Pillow's name of what a pixel is
         ("reason", pa.string()),  # why it is no usable image; '' for a good one
         ("likeness", pa.uint64()),  # 64 bits of how it looks; 0 for like nothing
+        ("turned", pa.uint64()),  # the same, in a position that mirrored and turned copies share
         ("kind", pa.string()),  # which values the next columns are of: RGB, L, I;16 …
         ("num", pa.list_(pa.int64())),  # finite values of each channel
         ("mean", pa.list_(pa.float64())),
@@ -39,6 +40,7 @@ SCHEMA = pa.schema(
 )
 _EMPTY: dict[str, Any] = {
     "width": 0, "height": 0, "content": 0, "checksum": "", "format": "", "mode": "", "reason": "", "likeness": 0,
+    "turned": 0,
     "kind": "", "num": [], "mean": [], "squares": [], "low": [], "high": [], "none": [],
 }  # fmt: skip
 _BLOCK = 1 << 20  # bytes hashed in one go
@@ -87,11 +89,15 @@ def _values(image: Image.Image, mode: str) -> dict[str, Any]:
             ImageOps.exif_transpose(image, in_place=True)
         if mode in ("I;16", "I", "F"):
             value_HW = np.asarray(image)
-            return {"kind": mode, "likeness": likeness.likeness(_grey(value_HW)), **_of_deep(value_HW, mode)}
+            return {"kind": mode, **_alike(grey(value_HW)), **_of_deep(value_HW, mode)}
         if image.mode not in _EIGHT_BITS:
             transparent = image.has_transparency_data
             image = image.convert("L" if mode == "1" else "RGBA" if transparent else "RGB")
-        return {"kind": image.mode, "likeness": likeness.likeness(image.convert("L")), **_of_bytes(image)}
+        return {"kind": image.mode, **_alike(image.convert("L")), **_of_bytes(image)}
+
+
+def _alike(image: Image.Image) -> dict[str, Any]:
+    return {"likeness": likeness.likeness(image), "turned": likeness.turned(image)}
 
 
 def _of_bytes(image: Image.Image) -> dict[str, Any]:
@@ -125,8 +131,13 @@ def _of_deep(value_HW: np.ndarray, mode: str) -> dict[str, Any]:
     """Of one channel of more than eight bits; values that are no number are counted and left out."""
     if mode == "I;16":
         return _of_counts(np.bincount(value_HW.astype(np.int64).clip(0, 65535).ravel(), minlength=65536)[None])
-    value_M = value_HW[np.isfinite(value_HW)].astype(np.float64)
-    none = [int(value_HW.size - value_M.size)]
+    return of_numbers(value_HW)
+
+
+def of_numbers(value_N: np.ndarray) -> dict[str, Any]:
+    """Of one channel of numbers of any size; those that are none are counted and left out."""
+    value_M = value_N[np.isfinite(value_N)].astype(np.float64)
+    none = [int(value_N.size - value_M.size)]
     if not value_M.size:
         return {"num": [0], "mean": [0.0], "squares": [0.0], "low": [0.0], "high": [0.0], "none": none}
     mean = float(value_M.mean())
@@ -140,7 +151,7 @@ def _of_deep(value_HW: np.ndarray, mode: str) -> dict[str, Any]:
     }
 
 
-def _grey(value_HW: np.ndarray) -> Image.Image:
+def grey(value_HW: np.ndarray) -> Image.Image:
     """Deep values stretched over the 256 levels of mode L."""
     value_HW = np.nan_to_num(value_HW.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(value_HW.min()), float(value_HW.max())

@@ -20,6 +20,8 @@ from instar.engine.scan.listing import Listing, must_be_a_folder
 from instar.experiment import Data
 from instar.manifest import Skipped
 
+EVERYTHING = "images with a mask"  # the label of a row whose pixels have labels
+
 
 def listed(data: Data, reader: ModuleType) -> Listing:
     """Every image with its mask, from a table or as the reader finds them."""
@@ -28,14 +30,14 @@ def listed(data: Data, reader: ModuleType) -> Listing:
         columns = data.columns
         more = {"group": columns.group, "split": columns.split}
         named = tables.of_table(data.table, root, path=columns.path, label=columns.mask, **more)
-        return replace(named, others=named.labels)
+        return replace(named, labels=[EVERYTHING] * len(named.files), others=named.labels)
     must_be_a_folder(root)
     found = reader.find(data.reader, root)
     skipped = [Skipped(file, reason) for file, reason in found.skipped]
     return Listing(
         root,
         found.files,
-        list(found.masks),
+        [EVERYTHING] * len(found.files),
         others=found.masks,
         splits=found.splits,
         skipped=skipped,

@@ -15,6 +15,7 @@ from instar import packed
 from instar.engine.scan import headers
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.listing import Listing
+from instar.engine.scan.masked import EVERYTHING
 from instar.errors import DataError
 from instar.experiment import Data
 from instar.manifest import Skipped
@@ -70,7 +71,7 @@ def of_masks(folder: Path, data: Data, reader: ModuleType) -> tuple[Listing, Hea
     """
     pack = packed.read(folder)
     index, found = pack.index, reader.find_packed(data.reader, pack)
-    listing = Listing(folder, found.files, list(found.masks), others=found.masks, splits=found.splits)
+    listing = Listing(folder, found.files, [EVERYTHING] * len(found.files), others=found.masks, splits=found.splits)
     listing.skipped = [*(Skipped(*one) for one in pack.about.skipped), *(Skipped(*one) for one in found.skipped)]
     listing.notes = [*pack.about.notes, *found.notes]
     if data.table:

@@ -1,0 +1,134 @@
+"""Images and fields whose pixels have labels are checked to the last one; mirrored and turned copies are found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from instar import cli
+from instar.engine.scan import likeness
+from tests.fakes.masks import folder_of_fields, folder_of_masks, scene
+
+h5py = pytest.importorskip("h5py")
+TURNS = [None, *Image.Transpose]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def checked(capsys, *words):
+    assert cli.main(["check", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def reasons(facts):
+    return {one["file"]: one["reason"] for one in facts["broken"]}
+
+
+def picture(number, size=(90, 64)):
+    coarse = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def test_pixels_of_masks_are_counted_and_what_is_wrong_with_them_is_named(tmp_path, capsys):
+    root = folder_of_masks(tmp_path / "m")
+    masks = sorted((root / "masks").rglob("*.png"))
+    Image.fromarray(np.zeros((24, 30), np.uint8)).save(masks[0])
+    strange = np.asarray(Image.open(masks[1])).copy()
+    strange[:2, :2] = 9
+    Image.fromarray(strange).save(masks[1])
+    masks[2].write_bytes(masks[2].read_bytes()[:60])
+    facts = checked(capsys, root, "data.reader.classes=[sky, house, tree]")
+    found = {name.rpartition("/")[2]: reason for name, reason in reasons(facts).items()}
+    assert "is 30x24, the image 32x24 (upright)" in found["000.png"]
+    assert found["001.png"] == "its mask holds 9 (4 pixels), which is no class"
+    assert found["002.png"].startswith("mask masks/")
+    whole = np.stack([scene(number)[1] for number in range(3, 24)])
+    counted = facts["masks"]["classes"]
+    assert [counted[name]["pixels"] for name in ("sky", "house", "tree")] == np.bincount(whole.ravel()).tolist()
+    assert counted["tree"]["images"] == sum((one == 2).any() for one in whole)
+    assert facts["images"] == 21 and facts["refusal"] == ""
+
+
+def test_fields_are_looked_at_with_what_is_no_number_left_out(tmp_path, capsys):
+    root = folder_of_fields(tmp_path / "f")
+    files = sorted((root / "train").glob("*.h5"))
+    with h5py.File(files[0], "a") as file:
+        file["climate/data"][3, 4, 2] = np.nan
+    with h5py.File(files[1], "a") as file:
+        file["climate/labels_0"][:2, :2] = 7
+    with h5py.File(files[2], "a") as file:
+        del file["climate/labels_0"]
+        file["climate/labels_0"] = np.zeros((24, 30), np.int64)
+    shutil.copy(files[3], root / "test" / "data-900.h5")
+    files[4].write_bytes(files[4].read_bytes()[:5000])
+    facts = checked(capsys, root, "data.reader.classes=[a, b, c]")
+    found = {name.rpartition("/")[2]: reason for name, reason in reasons(facts).items()}
+    assert "1 of its numbers are NaN or infinite, most of them in channel 2" in found[files[0].name]
+    assert "its mask holds 7 (4 pixels), which is no class" in found[files[1].name]
+    assert "its data has the shape (24, 36, 4), its labels (24, 30)" in found[files[2].name]
+    assert "not a whole HDF5 file" in found[files[4].name]
+    [same] = facts["copies"]
+    assert sorted(same["splits"]) == ["test", "train"]
+    good = [number for number in range(24) if number not in [int(file.stem[-3:]) for file in files[:5]]]
+    values = []
+    for number in [*good, int(files[3].stem[-3:])]:
+        with h5py.File(next(root.rglob(f"data-{number:03}.h5"))) as file:
+            values.append(file["climate/data"][...])
+    channel = facts["channels"][1]
+    with h5py.File(files[1]) as file:  # its numbers are good, though its labels are not
+        values += [file["climate/data"][...], values[-1]]
+    with h5py.File(files[0]) as file:
+        values.append(file["climate/data"][...])
+    assert channel["mean"] == pytest.approx(np.mean([one[..., 1] for one in values], dtype=np.float64), rel=1e-6)
+    assert facts["channels"][2]["none"] == 1
+
+
+def test_prepare_says_what_there_is(tmp_path, capsys):
+    for root in (folder_of_masks(tmp_path / "m"), folder_of_fields(tmp_path / "f")):
+        assert cli.main(["prepare", str(root), f"to={root.name}.parquet"]) == 0
+        told = capsys.readouterr().out
+        assert "24 images with masks, 3 classes" in told and "None" not in told
+
+
+def test_the_page_shows_the_share_of_each_class(tmp_path, capsys):
+    root = folder_of_masks(tmp_path / "m")
+    assert cli.main(["check", str(root), "page=p.html"]) == 0
+    told = capsys.readouterr().out
+    page = (tmp_path / "p.html").read_text()
+    assert "masks    0 " in told and "rarest class" in page and "of pixels" in page
+
+
+# --- mirrored and turned -------------------------------------------------------------------------------------------
+
+
+def test_all_eight_positions_of_a_picture_have_one_hash_and_others_another():
+    hashes = []
+    for number in range(40):
+        grey = picture(number, (64, 64)).convert("L")
+        found = {likeness.turned(grey if turn is None else grey.transpose(turn)) for turn in TURNS}
+        bits = [bin(one ^ other).count("1") for one in found for other in found]
+        assert max(bits) <= 4
+        hashes.append(found.pop())
+    between = [bin(one ^ other).count("1") for place, one in enumerate(hashes) for other in hashes[:place]]
+    assert min(between) > 6
+
+
+def test_a_mirrored_copy_in_another_split_is_found_and_said(tmp_path, capsys):
+    for number in range(12):
+        place = tmp_path / "d" / ("train", "train", "val")[number % 3] / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        picture(number).save(place / f"{number}.png")
+    ImageOps.mirror(picture(0)).save(tmp_path / "d" / "val" / "a" / "mirrored.png")
+    picture(3).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "d" / "val" / "b" / "turned.png")
+    facts = checked(capsys, tmp_path / "d")
+    names = sorted(sorted(row["id"].rpartition("/")[2] for row in same["rows"]) for same in facts["alike"])
+    assert names == [["0.png", "mirrored.png"], ["3.png", "turned.png"]]
+    assert all(same["turned"] and len(same["splits"]) == 2 for same in facts["alike"])
+    assert cli.main(["check", str(tmp_path / "d")]) == 0
+    assert "2 mirrored or turned" in capsys.readouterr().out
