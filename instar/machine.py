@@ -93,6 +93,8 @@ class Place(Settings):
     """Seeds that every point of a grid is trained with."""
     worker: Path | None = None
     """Folder that this worker of an array keeps its records in."""
+    halt: Path | None = None
+    """File whose appearance tells this worker to save and stop."""
 
 
 class Exporting(Settings):

@@ -67,6 +67,7 @@ class Asked:
     effort: "Effort"
     machine: "Machine"
     source: Path
+    halt: Path | None = None
 
 
 def run(words: Words) -> int:
@@ -77,7 +78,7 @@ def run(words: Words) -> int:
     if "dry" in words:
         return _dry(words, asked)
     if asked.effort.engine == "ray":
-        raise ConfigError("engine=ray is not there yet")
+        return _over_nodes(words, asked)
     return _search(words, asked)
 
 
@@ -119,10 +120,10 @@ def settings(words: Words) -> Asked:
     assert machine is not None and effort is not None
     if known is not None or definition is None:
         assert known is not None
-        return Asked(known, None, effort, machine, known.path / "recipe.yaml")
+        return Asked(known, None, effort, machine, known.path / "recipe.yaml", place.halt)
     name = place.study or studies.name_of(definition)
     folder = Path(name) if "/" in name else place.runs / name
-    return Asked(studies.Study(folder), definition, effort, machine, Path(words.things[0]))
+    return Asked(studies.Study(folder), definition, effort, machine, Path(words.things[0]), place.halt)
 
 
 def _start(name: str, runs: Path) -> Path:
@@ -279,8 +280,28 @@ def _search(words: Words, asked: Asked) -> int:
         view=shown,
         announce=shown.announce,
         lock=kept.read_bytes() if kept.exists() else None,
+        halt=asked.halt,
     )
     _finish(words, asked, outcome)
+    return DONE
+
+
+def _over_nodes(words: Words, asked: Asked) -> int:
+    """The search over the nodes of a job: this process leads, or is one of the other nodes."""
+    from instar.engine.ranks import place
+    from instar.tune import over_nodes
+
+    here, machine = place.here(), asked.machine
+    if here.rank > 0:
+        over_nodes.join(asked.study, device=machine.device)
+        return DONE
+    line = [word for word in words.line if not word.startswith(("engine=", "study="))]
+    clock = deadline.Clock(machine.walltime.seconds if machine.walltime else None)
+    study = asked.study.path.absolute()
+    over_nodes.lead(asked.study, [*line, f"study={study}"], place=here, device=machine.device, clock=clock)
+    summary = asked.study.summary()
+    lines = [json.dumps({"state": "done", **summary})] if "json" in words else ending(asked.study, "done", summary)
+    terminal.say("\n".join(lines))
     return DONE
 
 

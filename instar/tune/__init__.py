@@ -112,6 +112,7 @@ def search(
     view: View,
     announce: Callable[[Study, Definition, int, Manifest], None],
     lock: bytes | None = None,
+    halt: Path | None = None,
 ) -> Outcome:
     """Search, or carry on with a search; several processes may do so in one folder at the same time.
 
@@ -120,6 +121,7 @@ def search(
     words        further words of each trial's command
     devices      processes of one trial
     command      what a trial's process does, with `instar train …` in sys.argv
+    halt         a file whose appearance says: save and stop
     preload      modules that a trial needs, imported once for all of them
 
     Raises Again (exit 75) where it was told to stop and all trials are saved, RunError where the folder holds another
@@ -158,6 +160,7 @@ def search(
             told=told,
             preload=preload,
             lock=lock,
+            halt=halt,
         )
         try:
             worker.work()

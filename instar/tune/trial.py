@@ -15,16 +15,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from instar.engine import deadline
 from instar.engine.ranks import exits
 from instar.engine.ranks.lease import Lease
 from instar.errors import AGAIN, DONE
 from instar.run import Run
 from instar.tune.lanes import Lane
 
+_AGAIN_SECONDS = 2.0
 TOO_LONG = "took longer"
 Command = Callable[[], int]
 """What `instar` does with sys.argv; it has to be found by its name in another process."""
@@ -52,6 +55,7 @@ class Running:
     begun: float = field(default_factory=time.monotonic)
     told: str = ""
     killed_at: float = math.inf
+    told_again: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -59,9 +63,12 @@ class Running:
         return self.before + time.monotonic() - self.begun
 
     def stop(self, why: str, *, grace: float = 60.0) -> None:
-        """Let it save and stop."""
+        """Let it save and stop; it may be too young to hear it the first time."""
+        now = time.monotonic()
         if not self.told:
-            self.told, self.killed_at = why, time.monotonic() + grace
+            self.told, self.killed_at = why, now + grace
+        if now >= self.told_again:
+            self.told_again = now + _AGAIN_SECONDS
             _send(self.process, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -74,9 +81,19 @@ class Running:
 
 
 def context(preload: Sequence[str]) -> ForkServerContext:
-    """What trials are forked off, with these modules imported beforehand."""
+    """What trials are forked off, with these modules imported beforehand.
+
+    It hears no signal to stop, which launchers send to every process of a job; it ends with this one. A trial hears
+    them from the moment on in which it can save.
+    """
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(list(preload))
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (*deadline.STOP_SIGNALS, signal.SIGHUP)}
+    try:
+        forkserver.ensure_running()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return found
 
 
@@ -179,6 +196,8 @@ def ending(running: Running, *, pruned: bool, log: Path) -> Ending:
         return Ending("pruned")
     if running.told:
         return Ending("failed" if running.told.startswith(TOO_LONG) else "stopped", reason=running.told)
+    if -code in deadline.STOP_SIGNALS:
+        return Ending("stopped", reason=f"signal {signal.Signals(-code).name}")
     if code < 0:
         hint = " (out of memory?)" if -code == signal.SIGKILL else ""
         reason = f"killed by {signal.Signals(-code).name}{hint}"

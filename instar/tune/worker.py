@@ -86,6 +86,7 @@ class Worker:
     told: Callable[[], None]
     preload: Sequence[str] = ()
     lock: bytes | None = None
+    halt: Path | None = None
     running: list[Running] = field(default_factory=list)
     stuck: str = ""
 
@@ -114,7 +115,8 @@ class Worker:
     # --- what to do next -------------------------------------------------------------------------------------------
 
     def _must_stop(self) -> str:
-        return self.stuck or deadline.reason(self.clock) or ""
+        halted = "told to stop" if self.halt is not None and self.halt.exists() else ""
+        return self.stuck or deadline.reason(self.clock) or halted
 
     def _is_late(self, begun: float) -> bool:
         return self.effort.time is not None and time.monotonic() - begun > self.effort.time.seconds

@@ -157,7 +157,7 @@ def test_more_samples_and_lists_and_reasons(home, whole):
 def test_trials_that_fail_are_results_with_a_reason_and_the_search_goes_on(home):
     said = searched(
         home, "recipe.yaml", "optim.lr=choice(0.003,0.01)", "sampler=grid", *HOW[2:], "study=failing", "pruner=none",
-        INSTAR_FAULT="step.forward:2:nan,step.forward:8:nan,step.forward:9:nan,step.forward:10:nan",
+        INSTAR_FAULT=",".join(f"step.loss:{passage}:nan" for passage in range(7, 60)),
         code=65,
     )  # fmt: skip
     found = trials(home, "failing")
