@@ -49,6 +49,13 @@ DOORS = {
     "simplejpeg": {"readers/_pixels.py"},
     "fsspec": {"remote.py"},
     "s3fs": set(),
+    "onnx": {"exporters/onnx.py"},
+    "onnxruntime": {"exporters/onnx.py"},
+    "litert_torch": {"exporters/litert.py"},
+    "ai_edge_litert": {"exporters/litert.py"},
+    "ai_edge_quantizer": {"exporters/litert.py"},
+    "starlette": {"serve.py"},
+    "uvicorn": {"serve.py"},
     "lightning": set(),
     "ray": set(),
 }

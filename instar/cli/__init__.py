@@ -18,7 +18,7 @@ from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 
 VERBS = (
     *("check", "prepare", "pack", "convert"),
-    *("train", "evaluate", "report", "compare", "export", "predict", "embed"),
+    *("train", "evaluate", "report", "compare", "export", "predict", "serve", "embed"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
     *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
 )
