@@ -10,7 +10,7 @@ Legend: B batch, H W pixels, C channels, K classes, D features.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from instar.errors import DataError, ExportError
 from instar.readers import _pixels, _views
 from instar.readers._views import Frame, View
 
-Source = str | Path | np.ndarray
+Source = str | Path | bytes | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,13 +196,15 @@ def installed(exporter: ModuleType, packages: tuple[str, ...]) -> None:
 
 
 def seen(source: Source, contract: Contract) -> np.ndarray:
-    """image_HWC as the contract wants it, from an image file, a .npy file, or what was decoded already.
+    """image_HWC as the contract wants it, from an image file or its bytes, a .npy file, or what was decoded already.
 
     Raises DataError where it is none of these, or has another number of channels.
     """
-    if isinstance(source, str | Path) and not str(source).endswith(".npy"):
+    if isinstance(source, bytes) or (isinstance(source, str | Path) and not str(source).endswith(".npy")):
         if contract.dtype != "uint8" or contract.channels not in (1, 3):
             raise DataError(f"this model looks at {contract.channels} numbers a pixel: give it a .npy of H x W x C")
+        if isinstance(source, bytes):
+            return _pixels.viewed(_pixels.of_bytes(source), _chosen(contract), form(contract), data=source)
         return _pixels.read(source, _chosen(contract), form(contract))
     array = _array(source) if isinstance(source, str | Path) else np.asarray(source)
     if array.ndim not in (2, 3) or 0 in array.shape:
@@ -211,6 +213,11 @@ def seen(source: Source, contract: Contract) -> np.ndarray:
         return _pixels.viewed_array(array, _chosen(contract), form(contract))
     fit(array, contract)
     return np.ascontiguousarray(array, contract.dtype)
+
+
+def looked_at(source: Source, contract: Contract) -> np.ndarray:
+    """The pixels that a model of pictures sees in the end, whoever crops and resizes: image_HWC."""
+    return seen(source, replace(contract, inside=False))
 
 
 def fit(image_HWC: np.ndarray, contract: Contract) -> None:

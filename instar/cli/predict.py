@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instar import caches, formats, terminal
-from instar.cli.words import Words
+from instar.cli.words import Words, one_of, whole
 from instar.errors import DONE, USER_ERROR, ConfigError
 
 if TYPE_CHECKING:
@@ -95,17 +95,3 @@ def _words(one: "Predicted") -> list[str]:
         formats.one_line(second[0]),
         formats.percent(second[1]) if second[1] >= 0 else "",
     ]
-
-
-def one_of(key: str, value: str, allowed: tuple[str, ...]) -> str:
-    """The value; raises ConfigError where it is none of these."""
-    if value not in allowed:
-        raise ConfigError(f"{key} is {value!r}, but must be one of {', '.join(allowed)}")
-    return value
-
-
-def whole(key: str, value: str, *, least: int = 1, most: int = 10**6) -> int:
-    """The value as a whole number; raises ConfigError where it is none, or out of bounds."""
-    if not value.isdecimal() or not least <= int(value) <= most:
-        raise ConfigError(f"{key} is {value!r}, but must be a whole number from {least} to {most}")
-    return int(value)

@@ -70,6 +70,20 @@ def parse(verb: str, arguments: Sequence[str], *, flags: Sequence[str], things: 
     return words
 
 
+def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
+    """The value; raises ConfigError where it is none of these."""
+    if value not in allowed:
+        raise ConfigError(f"{key} is {value!r}, but must be one of {', '.join(allowed)}")
+    return value
+
+
+def whole(key: str, value: str, *, least: int = 1, most: int = 256) -> int:
+    """The value as a whole number; raises ConfigError where it is none, or out of bounds."""
+    if not value.isdecimal() or not least <= int(value) <= most:
+        raise ConfigError(f"{key} is {value!r}, but must be a whole number from {least} to {most}")
+    return int(value)
+
+
 def to_type(path: Path) -> str:
     """What to type for a run: its name where it lies in runs/, else its folder."""
     return shlex.quote(path.name if path.parent == Path("runs") else str(path))

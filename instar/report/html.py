@@ -61,6 +61,16 @@ def _assets(page: Page, kind: str) -> list[str]:
     return ["page", *(name for name in names if (TEMPLATES / f"{name}.{kind}").exists())]
 
 
+def standalone(name: str, facts: dict[str, Any], *, connects: bool = False) -> tuple[str, str]:
+    """A page of its own template, style and script, in the run page's design; and the content policy it goes with.
+
+    connects   whether its script may speak to the server it came from
+    """
+    style, script = _asset("page.css") + _asset(f"{name}.css"), _asset(f"{name}.js")
+    text = _environment().get_template(f"{name}.html.j2").render(**facts, style=_ours(style), script=_ours(script))
+    return text, policy(script) + ("; connect-src 'self'" if connects else "")
+
+
 def policy(script: str) -> str:
     """The content policy: pictures from data: addresses, our styles, and this one script; nothing from anywhere."""
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

@@ -99,12 +99,12 @@ def panels(masks: Masks, rows: list[int], *, most_bytes: int) -> tuple[Panels, l
         taken, truth = _taken_for(masks, row)
         made.append(Panel(pictures, str(masks.ids[row]), float(iou_N[row]), taken, truth))
     legend = [
-        (_css(colour), name) for name, colour in zip(masks.classes[1:9], map(colour_of, range(1, 9)), strict=False)
+        (css(colour), name) for name, colour in zip(masks.classes[1:9], map(colour_of, range(1, 9)), strict=False)
     ]
     ground = masks.classes[0]
-    errors = [(_css(MISSED), f"missed: taken for {ground}"), (_css(INVENTED), f"invented: is {ground}")]
+    errors = [(css(MISSED), f"missed: taken for {ground}"), (css(INVENTED), f"invented: is {ground}")]
     if len(masks.classes) > 2:
-        errors.append((_css(CONFUSED), "taken for another class"))
+        errors.append((css(CONFUSED), "taken for another class"))
     more = len(masks.classes) - 9
     notes = [Note(f"{more} more classes have colours of their own, and no room in the legend.")] if more > 0 else []
     return Panels(tuple(made), tuple(legend), tuple(errors), shown=FIRST), notes
@@ -125,7 +125,7 @@ def _pictures(masks: Masks, row: int) -> tuple[str, str, str]:
     class_HW = np.asarray(Image.fromarray(masks.predicted(row)).resize(size, Image.Resampling.NEAREST))
     with Image.open(io.BytesIO(masks.image_preview[row])) as preview:
         image_HW3 = np.asarray(preview.convert("RGB").resize(size, Image.Resampling.BILINEAR), np.float32)
-    return _address(image_HW3), _address(overlay(image_HW3, truth_HW)), _address(errors(image_HW3, truth_HW, class_HW))
+    return address(image_HW3), address(overlay(image_HW3, truth_HW)), address(errors(image_HW3, truth_HW, class_HW))
 
 
 def overlay(image_HW3: np.ndarray, class_HW: np.ndarray) -> np.ndarray:
@@ -181,11 +181,11 @@ def _share(name: str, value: float, note: str, interval: Any = None) -> Number:
     return Number(name, text, note, value, tuple(interval) if interval else None)
 
 
-def _css(colour: tuple[int, int, int]) -> str:
+def css(colour: tuple[int, int, int]) -> str:
     return f"#{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}"
 
 
-def _address(image_HW3: np.ndarray) -> str:
+def address(image_HW3: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(image_HW3.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=82, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
