@@ -18,7 +18,7 @@ from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 
 VERBS = (
     *("check", "prepare", "pack", "convert"),
-    *("train", "tune", "evaluate", "report", "compare", "export", "predict", "embed"),
+    *("train", "tune", "evaluate", "report", "compare", "export", "predict", "embed", "explain"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
     *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
 )
