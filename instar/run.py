@@ -118,6 +118,9 @@ class Run:
     def explanation(self, name: str) -> Path:
         return self.path / "explanations" / f"{name}.html"
 
+    def explanation_maps(self, name: str) -> Path:
+        return self.path / "explanations" / f"{name}.npz"
+
     def exists(self) -> bool:
         """Whether there is a run in this folder, if only one that waits in a queue."""
         return self.experiment_file.exists() or self.events_file.exists()

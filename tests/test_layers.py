@@ -19,12 +19,12 @@ LEVELS = [
     # machinery that knows only nouns
     {"metrics", "report", "phones"},
     # shelves
-    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters"},
+    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters", "explainers"},
     {"exported"},
     {"engine", "queue"},
     # stages
     {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"}
-    | {"predict", "export", "serve", "embed", "tune"},
+    | {"predict", "export", "serve", "embed", "explain", "tune"},
     {"cli", "terminal", "curves", "__main__"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
@@ -39,6 +39,7 @@ DOORS = {
         "models/vit.py",
         "models/_weights.py",
         "models/_parts.py",
+        "explainers/attention.py",
         "optimizers/lamb.py",
         "optimizers/lars.py",
     },

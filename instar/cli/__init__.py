@@ -19,7 +19,7 @@ from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 VERBS = (
     *("check", "prepare", "pack", "convert"),
     *("train", "tune", "evaluate", "report", "compare"),
-    *("predict", "export", "serve", "embed"),
+    *("predict", "export", "serve", "embed", "explain"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
     *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
 )

@@ -27,21 +27,21 @@ def drawn(image_BHWC: Tensor, *, side: int, sizes: list[tuple[int, int]] | None 
 
     sizes   height and width of each, at the top left of its place, where they differ
     """
-    if sizes is not None:
-        return torch.cat(
-            [
-                drawn(image[None, :height, :width], side=side)
-                for image, (height, width) in zip(image_BHWC, sizes, strict=True)
-            ]
-        )
-    step_h, step_w = (max(1, length // (2 * side)) for length in image_BHWC.shape[1:3])
+    if sizes is None:
+        return shown(image_BHWC, (side, side))
+    cut = [image[None, :height, :width] for image, (height, width) in zip(image_BHWC, sizes, strict=True)]
+    return torch.cat([shown(image_1HWC, (side, side)) for image_1HWC in cut])
+
+
+def shown(image_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 B x H x W x 3 of that height and width, as one can see it."""
+    steps = [max(1, length // (2 * wanted)) for length, wanted in zip(image_BHWC.shape[1:3], size, strict=True)]
     # Every second pixel or so is enough of a stamp, and a quarter of the work; what is left is averaged.
-    few_BHWC = image_BHWC[:, ::step_h, ::step_w]
-    visible_BHW3 = _visible(few_BHWC)
-    if visible_BHW3.shape[1:3] == (side, side):
+    visible_BHW3 = _visible(image_BHWC[:, :: steps[0], :: steps[1]])
+    if tuple(visible_BHW3.shape[1:3]) == size:
         return visible_BHW3.to(torch.uint8)
     image_BCHW = visible_BHW3.permute(0, 3, 1, 2).float()
-    made_BCHW = functional.interpolate(image_BCHW, (side, side), mode="area")
+    made_BCHW = functional.interpolate(image_BCHW, size, mode="area")
     return made_BCHW.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

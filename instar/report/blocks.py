@@ -330,6 +330,35 @@ class Map:
     about: str
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One image and what mattered in it.
+
+    image     data: address;  over  the same with the first map laid over it, for who has no JavaScript
+    answer    what the network says of it, and how sure it is;  truth   what it is, where that is something else
+    maps      a name and a data: address of each map, a grey PNG as coarse as it is, brightest at its largest value
+    peak      the largest value of each map
+    """
+
+    image: str
+    over: str
+    name: str
+    answer: tuple[str, str]
+    truth: str
+    maps: tuple[tuple[str, str], ...]
+    peak: tuple[float, ...]
+    branch: str = ""
+    tiny: bool = False
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """Images with maps laid over them, and sliders for all of them. `names` are the maps one can choose."""
+
+    seen: tuple[Seen, ...]
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Corner:
     """Each of some components against each other one, and the distribution of each.
