@@ -103,7 +103,8 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
             kept = set(left.files)
             found, heads = left, heads.take([row for row, file in enumerate(found.files) if file in kept])
         made = of_listing(found, heads, data, seed, rare={})
-        return replace(made, statistics=made.statistics | {"stored_as": stored_as})
+        jpegs = stored_as.startswith(packed.JPEG256) if stored_as else made.statistics["jpegs"]
+        return replace(made, statistics=made.statistics | {"stored_as": stored_as, "jpegs": jpegs})
     reader = plugins.load("readers", data.reader.kind)
     if "mask" in reader.gives:
         return _of_masks(data, seed, reader, progress)
@@ -144,8 +145,7 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
     statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare, "excluded": found.excluded}
     statistics["divided"] = found.splits is not None
     statistics["notes"] = [*found.notes, *_alike(classes), *notes, *filter(None, [heads.note])]
-    if pixels.faster_decoder() == "Pillow" and any(file.lower().endswith((".jpg", ".jpeg")) for file in found.files):
-        statistics["notes"].append("JPEGs are decoded by Pillow; pip install 'instar[fast]' halves that time")
+    statistics["jpegs"] = any(file.lower().endswith((".jpg", ".jpeg")) for file in found.files)
     statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
     return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)
 
