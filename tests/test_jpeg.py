@@ -90,7 +90,7 @@ def test_every_decoder_gives_pillows_bits(monkeypatch, decoder, options, mode, c
 def test_any_box_at_any_scale_is_cut_out_of_the_whole(drawn):
     width, height = drawn.draw(st.integers(1, 90)), drawn.draw(st.integers(1, 90))
     options = drawn.draw(st.sampled_from([option for name, option in OPTIONS.items() if name != "progressive"]))
-    scale, colours = drawn.draw(st.sampled_from([1, 2, 4, 8])), drawn.draw(st.sampled_from([1, 3, 4]))
+    scale, colours = drawn.draw(st.sampled_from([1, 2, 4, 8])), drawn.draw(st.sampled_from([1, 3]))
     data = jpeg(width, height, **options)
     with Image.open(io.BytesIO(data)) as image:
         image.draft("L" if colours == 1 else None, (max(1, width // scale), max(1, height // scale)))
@@ -103,7 +103,7 @@ def test_any_box_at_any_scale_is_cut_out_of_the_whole(drawn):
     frame_HWC = np.full((height, width, colours), 77, np.uint8)
     into_HWC = frame_HWC[top:bottom, left:right]
     assert _jpeg.region(data, into_HWC, left=left, top=top, scale=scale)
-    np.testing.assert_array_equal(into_HWC[..., :3], whole_HWC[top:bottom, left:right])
+    np.testing.assert_array_equal(into_HWC, whole_HWC[top:bottom, left:right])
     frame_HWC[top:bottom, left:right] = 77
     assert (frame_HWC == 77).all()  # nothing is written beside the box
 
@@ -165,14 +165,14 @@ def test_a_truncated_jpeg_has_its_reason_even_where_the_part_that_is_seen_is_the
         (np.zeros((4, 4, 3), np.uint8), (-1, 0, 1), "must lie in an image"),
         (np.zeros((4, 4, 3), np.uint8), (2**62, 0, 1), "must lie in an image"),
         (np.zeros((4, 4, 3), np.uint8), (0, 0, 3), "scale must be"),
-        (np.zeros((4, 4, 2), np.uint8), (0, 0, 1), "1, 3 or 4"),
+        (np.zeros((4, 4, 4), np.uint8), (0, 0, 1), "1 or 3"),
         (np.zeros((4, 4), np.uint8), (0, 0, 1), "rows x columns"),
         (np.zeros((4, 4, 3), np.int8), (0, 0, 1), "uint8"),
         (np.zeros((4, 4, 3), np.uint16), (0, 0, 1), "uint8"),
         (np.zeros((0, 4, 3), np.uint8), (0, 0, 1), "a pixel"),
         (np.zeros((4, 8, 3), np.uint8)[:, ::2], (0, 0, 1), "side by side"),
         (np.zeros((4, 4, 6), np.uint8)[..., ::2], (0, 0, 1), "side by side"),
-        (np.zeros((3, 4, 4), np.uint8).T, (0, 0, 1), "side by side"),
+        (np.zeros((3, 4, 5), np.uint8).T, (0, 0, 1), "side by side"),
         (np.zeros((4, 4, 3), np.uint8).view()[:0:-1], (0, 0, 1), None),
         (np.frombuffer(bytes(48), np.uint8).reshape(4, 4, 3), (0, 0, 1), "read"),
     ],

@@ -33,7 +33,7 @@ def by_region() -> bool:
 def region(data: bytes | memoryview, into_HWC: np.ndarray, *, left: int, top: int, scale: int) -> bool:
     """Fill an array with the pixels from column `left` and row `top` on; False where that is not for our extension.
 
-    into_HWC   uint8 of 1 (brightness), 3 (RGB) or 4 (RGB and one of no meaning) values a pixel
+    into_HWC   uint8 of 1 (brightness) or 3 values (RGB) a pixel, those of a row side by side
     left, top  in the image made `scale` times smaller: 1, 2, 4 or 8
     """
     try:

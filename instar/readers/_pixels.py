@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +130,17 @@ def _of_jpeg(
             return None if whole is None else _varied(whole[top:bottom, left:right], view, form)
         return _shown(Image.fromarray(whole), box, view, form, orientation)
     if quick:
-        cut = np.empty((bottom - top, right - left, colours), np.uint8)
-        filled = _jpeg.region(data, cut, left=left, top=top, scale=scale)
-        return _varied(cut, view, form) if filled else None
+        cut_1HWC = np.empty((1, bottom - top, right - left, colours), np.uint8)
+        filled = _jpeg.region(data, cut_1HWC[0], left=left, top=top, scale=scale)
+        return _resized(cut_1HWC, view, form) if filled else None
     # Pillow resizes: in an image of full size, so that its sums are the same, of which only what it reads is filled.
     width, height = -(-image.width // scale), -(-image.height // scale)
-    mode, values = ("L", 1) if colours == 1 else ("RGBX", 4)  # as Pillow keeps them, so nothing is copied
-    frame = np.empty((height, width, values), np.uint8)
-    x, y, x_end, y_end = _reach(box, form.size, width, height)
-    if not _jpeg.region(data, frame[y:y_end, x:x_end], left=x, top=y, scale=scale):
+    left, top, right, bottom = _reach(box, form.size, width, height)
+    cut = np.empty((bottom - top, right - left, colours), np.uint8)
+    if not _jpeg.region(data, cut, left=left, top=top, scale=scale):
         return None
-    part = Image.frombuffer(mode, (width, height), frame.data, "raw", mode, 0, 1)
+    part = Image.new("L" if colours == 1 else "RGB", (width, height))
+    part.paste(Image.fromarray(cut[..., 0] if colours == 1 else cut), (left, top))
     return _shown(part, box, view, form, orientation)
 
 
@@ -228,26 +229,27 @@ def _is_quick(box: Box, view: View, form: Form) -> bool:
 
 
 def _varied(cut_HWC: np.ndarray, view: View, form: Form) -> np.ndarray:
-    """What lies under a box, uint8 of the form's channels, at the form's size and with all else its view asks for."""
+    """As `_resized`, of a part of an array."""
+    return _resized(cut_HWC[None].copy(), view, form)
+
+
+def _resized(cut_1HWC: np.ndarray, view: View, form: Form) -> np.ndarray:
+    """What lies under a box, uint8 of the form's channels, at the form's size and with all else its view asks for.
+
+    cut_1HWC   in one piece and a batch of one from the start, or PyTorch would lay the result out by channels
+    """
     import torch  # only those who read images for a training wait for it
 
-    # In one piece and a batch of one from the start, or PyTorch would lay the result out by channels.
-    planes = torch.from_numpy(cut_HWC[None].copy()).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(cut_1HWC).permute(0, 3, 1, 2)
+    resize = partial(torch.nn.functional.interpolate, mode="bilinear", antialias=True)
     threads = torch.get_num_threads()
     if threads > 1:  # without workers; on a busy machine threads that share 0.2 ms of work wait 10 for each other
         torch.set_num_threads(1)
     try:
-        return _resized(planes, view, form)
+        small = resize(planes, (form.size, form.size))[0].permute(1, 2, 0)
     finally:
         if threads > 1:
             torch.set_num_threads(threads)
-
-
-def _resized(planes: Any, view: View, form: Form) -> np.ndarray:
-    import torch
-
-    resize = torch.nn.functional.interpolate
-    small = resize(planes, (form.size, form.size), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     if view.colour or view.corners or view.angle or view.offset != (0, 0) or view.shift != (0, 0):
         image = Image.fromarray(small.numpy() if form.channels == 3 else small.numpy()[..., 0])
         return np.asarray(vary(image, view, form.fill)).reshape(form.size, form.size, form.channels)
