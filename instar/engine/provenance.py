@@ -47,7 +47,9 @@ def provenance() -> dict[str, Any]:
 def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What may show in the last digits where it differs between two starts: name -> what it was, what it is."""
     named = {
-        name: (before[name], now[name]) for name in ("instar", "python", "decoder", "processor", "gpus") if name in before
+        name: (before[name], now[name])
+        for name in ("instar", "python", "decoder", "processor", "gpus")
+        if name in before
     } | {name: (version, now["packages"].get(name)) for name, version in before.get("packages", {}).items()}
     return {name: (old, new) for name, (old, new) in named.items() if old != new}
 
