@@ -93,16 +93,20 @@ def check(
     divide: Callable[[Headers], Manifest],
     *,
     workers: int | None = None,
+    patience: float = inspection.PATIENCE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
     """Look at every file of a listing, and find what is wrong with the whole.
 
     divide     makes the manifest a training would have; its DataError becomes `refusal`
     workers    processes that look; None for one a usable processor
+    patience   seconds one file may take before it counts as broken
     progress   told how many of how many files were looked at
     """
     total = len(found.files)
-    looked = inspection.inspect(found.root, found.files, workers=workers, progress=lambda done: progress(done, total))
+    looked = inspection.inspect(
+        found.root, found.files, workers=workers, patience=patience, progress=lambda done: progress(done, total)
+    )
     heads = looked.headers()
     if found.others is not None:
         pictures = all(file.lower().endswith(ENDINGS) for file in found.others)

@@ -1,8 +1,8 @@
 """JPEG: which library decodes it here, and no more of it than a box where our own extension is installed.
 
 Three can, and all give the same bits: `instar_jpeg` (native/instar_jpeg, a box), simplejpeg (the whole, in half of
-Pillow's time) and Pillow, which reads whatever the others refuse and alone says what is wrong with a file. Why it is so:
-docs/decisions/jpeg.md.
+Pillow's time) and Pillow, which reads whatever the others refuse and alone says what is wrong with a file. Why it is
+so: docs/decisions/jpeg.md.
 """
 
 import importlib

@@ -1,10 +1,10 @@
 """Pixels: an image file to uint8 rows x columns x channels, doing as little as the view needs.
 
 The view is chosen from the size in the header. A JPEG is then decoded at the largest DCT scale that still has a pixel
-for every pixel wanted (training only), and where `_jpeg` can no more of it than the view's box; one antialiased bilinear
-`resize` takes the view's float box from what was decoded (PyTorch's where the box is whole pixels, Pillow's elsewhere).
-Whatever else an image needs - turning it upright, compositing, another colour mode - happens to the small result, or to
-the part under the box where that would change the numbers.
+for every pixel wanted (training only), and where `_jpeg` can, no more of it than the view's box. One antialiased
+bilinear `resize` takes the view's float box from what was decoded (PyTorch's where the box is whole pixels, Pillow's
+elsewhere). Whatever else an image needs - turning it upright, compositing, another colour mode - happens to the small
+result, or to the part under the box where that would change the numbers.
 
 What each kind of file becomes:
   EXIF orientation      turned upright; a view's box is in the upright image
@@ -108,7 +108,7 @@ def viewed(
             return _framed(image, view, orientation, form)
         box = _stored(view.box, orientation, image.size)
         if image.format == "JPEG" and image.mode in ("L", "RGB") and len(data):
-            seen = _of_jpeg(image, data, box, view, orientation, form)
+            seen = _of_jpeg(image, data, box, view, form, orientation=orientation)
             if seen is not None:
                 return seen
         part, box = _under_box(image, box, form, exact=view.exact)
@@ -116,7 +116,7 @@ def viewed(
 
 
 def _of_jpeg(
-    image: Image.Image, data: bytes | memoryview, box: Box, view: View, orientation: int, form: Form
+    image: Image.Image, data: bytes | memoryview, box: Box, view: View, form: Form, *, orientation: int
 ) -> np.ndarray | None:
     """What Pillow would give, to the bit, with less decoded or in less time; None where no other library can."""
     scale = 1 if view.exact else _scale(box, form)

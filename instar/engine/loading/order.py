@@ -223,9 +223,9 @@ def _scramble(digit_N: np.ndarray, key_M: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _walked(value: int, key: int, a: int, b: int, size: int) -> int:
-    """Cycle walking of one index that is outside. Plain integers: calls of NumPy for few numbers take ten times as long.
+    """Cycle walking of one index that is outside: the same as `_feistel` and `_scramble` until it is inside.
 
-    The same as `_feistel` and `_scramble` until it is inside.
+    In plain integers, as calls of NumPy for one number take ten times as long.
     """
     while value >= size:
         digits, radices = list(divmod(value, b)), (a, b)
