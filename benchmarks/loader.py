@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,23 +87,29 @@ def manifest_of(root: Path) -> Manifest:
     return prepare.manifest(Data.model_validate({"root": root, "split": {"test": 0.0, "val": 0.0}}), 0)
 
 
-def streamed(rows: Manifest, *, workers: int, passes: int) -> Iterator[torch.Tensor]:
-    """Our own loader of these rows, loose or packed."""
+def opened(rows: Manifest) -> tuple[Any, Order]:
+    """A reader of these rows, loose or packed, and their order: what a training makes once."""
     reader = plugins.load("readers", "image_label").open(
         Data(root=rows.root).reader, rows, Augment(kind="imagenet", size=SIZE)
     )
-    order = Order([np.arange(len(rows))], [len(rows)], seed=0)
-    stream = train_stream(reader, order, start=0, total=passes * len(rows), batch=BATCH, seed=0, workers=workers)
+    return reader, Order([np.arange(len(rows))], [len(rows)], seed=0)
+
+
+def streamed(source: tuple[Any, Order], *, workers: int, passes: int) -> Iterator[torch.Tensor]:
+    """Our own loader."""
+    reader, order = source
+    total = passes * order.epoch_samples
+    stream = train_stream(reader, order, start=0, total=total, batch=BATCH, seed=0, workers=workers)
     return (batch["image"] for batch in stream)
 
 
 def train(name: str, rows: Manifest, *, workers: int, rounds: int, passes: int, goal: float) -> None:
     """Some epochs a round, the classic way and ours, in wall and in CPU time."""
-    told = {"workers": workers, "passes": passes}
+    told, source = {"workers": workers, "passes": passes}, opened(rows)
     cases = {
         "ImageFolder, classic transforms": lambda: image_folder(rows.root, **told),
-        "instar": lambda: streamed(rows, **told),
-        "instar, normalised here": lambda: (pixels(batch, MEAN, STD) for batch in streamed(rows, **told)),
+        "instar": lambda: streamed(source, **told),
+        "instar, normalised here": lambda: (pixels(batch, MEAN, STD) for batch in streamed(source, **told)),
     }
     compare(name, cases, {"instar": 1 / goal}, images=passes * len(rows), rounds=rounds)
 
@@ -113,10 +120,10 @@ class Packs:
     def __init__(self, rows: Manifest, folder: Path):
         self.loose, self.folder = rows, folder
         found = pack.of_manifest(rows, divided=False)
-        self.rows = {}
+        self.sources = {}
         for payload in ("original", "jpeg256", "raw256"):
             pack.pack(found, folder / payload, pack.Options(payload=payload, shard=SHARD))
-            self.rows[payload] = manifest_of(folder / payload)
+            self.sources[payload] = opened(manifest_of(folder / payload))
         lit_chunks([rows.path(row) for row in range(len(rows))], folder / "litdata")
 
     def beside_others(self, *, workers: int, rounds: int, passes: int) -> None:
@@ -127,7 +134,7 @@ class Packs:
             "WebDataset": lambda: web_dataset(self.folder / "original", **told),
             "litdata": lambda: lit_data(self.folder / "litdata", **told),
         }
-        ours = {f"packed {name}": partial(streamed, rows, **told) for name, rows in self.rows.items()}
+        ours = {f"packed {name}": partial(streamed, source, **told) for name, source in self.sources.items()}
         cases = {"ImageFolder": lambda: image_folder(self.loose.root, **told), **others, **ours}
         goals = {"packed original": 1 / 2.1, "packed jpeg256": 1 / 5, "packed raw256": 1 / 8}
         images = passes * len(self.loose)
