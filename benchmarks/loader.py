@@ -1,25 +1,30 @@
 """Images a second beside torchvision's ImageFolder with the classic transforms, on the same JPEGs.
 
-    python benchmarks/loader.py [--images FOLDER] [--camera 24] [--rounds 5]
+    python benchmarks/loader.py [--images FOLDER] [--camera 24] [--rounds 5] [--passes 5] [--only PART]
 
-Both sides do what ImageNet training does: a random area of 8 to 100 % resized to 224 x 224, mirrored half of the time,
+All sides do what ImageNet training does: a random area of 8 to 100 % resized to 224 x 224, mirrored half of the time,
 in shuffled batches of 64. torchvision gives normalised floats; instar gives uint8, which the model normalises as its
-first operation, on the device. What that costs where the device is this CPU is the case "normalised here".
+first operation, on the device. What that costs where the device is this CPU is the case "normalised here". Each case
+gives `--passes` epochs with workers that are started once, so that starting them is a small part for all.
 Without --images the benchmark makes photo-like JPEGs of about 500 x 375 itself. `--camera` photos are enlarged ones
 with a short side of about 2200 pixels.
 """
 
 import argparse
+import gc
 import resource
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from _side_by_side import report
+from _peers import BATCH, MEAN, SIZE, STD, classic, image_folder, lit_chunks, lit_data, timm_loader, web_dataset
+from _side_by_side import ratios, report
 from _side_by_side import rounds as run_rounds
 from PIL import Image
 
@@ -30,117 +35,120 @@ from instar.engine.loading.order import Order
 from instar.experiment import Data
 from instar.manifest import Manifest
 from instar.networks import pixels
+from instar.readers import _jpeg
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from torchvision import datasets, transforms
 
-BATCH, SIZE = 64, 224
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PARTS = ("train", "evaluate", "packed", "camera")
+SHARD = 4 << 20  # bytes: several, so that WebDataset has one for each worker
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--images", type=Path, help="a folder of class folders of JPEGs; made up without it")
-    arguments.add_argument("--most", type=int, default=400, help="images to use of it")
+    arguments.add_argument("--most", type=int, default=6 * BATCH, help="images to use of it, in whole batches")
     arguments.add_argument("--camera", type=int, default=24, help="enlarged photos; 0 for none")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--workers", type=int, nargs="*", default=[2, 0])
-    arguments.add_argument("--only", choices=["packed"], help="leave the other parts out")
+    arguments.add_argument("--passes", type=int, default=5, help="epochs of each case in a round")
+    arguments.add_argument("--only", choices=PARTS, help="leave the other parts out")
     chosen = arguments.parse_args()
     torch.set_num_threads(1)
+    wanted = [chosen.only] if chosen.only else list(PARTS)
     with tempfile.TemporaryDirectory() as made:
         root = Path(made) / "photos"
         what = chosen.images or "made-up photos"
         copied(chosen.images, root, chosen.most) if chosen.images else painted(root, chosen.most)
-        photos = prepare.manifest(Data.model_validate({"root": root, "split": {"test": 0.0, "val": 0.0}}), 0)
+        photos = manifest_of(root)
         middle = (photos.statistics["median_width"], photos.statistics["median_height"])
-        print(f"{len(photos)} images of {what}, median {middle[0]} x {middle[1]}")
-        for workers in chosen.workers if not chosen.only else []:
-            train(f"train, {workers} workers", photos, workers=workers, rounds=chosen.rounds, goal=1.4)
-        if not chosen.only:
+        print(f"{len(photos)} images of {what}, median {middle[0]} x {middle[1]}, decoder {_jpeg.decoder()}")
+        told = {"rounds": chosen.rounds, "passes": chosen.passes}
+        goal = 2.1 if _jpeg.by_region() else 1.4
+        for workers in chosen.workers if "train" in wanted else []:
+            train(f"train, {workers} workers", photos, workers=workers, goal=goal, **told)
+        if "evaluate" in wanted:
             evaluate(photos, rounds=chosen.rounds)
-        for workers in chosen.workers:
-            packs(photos, Path(made) / f"packed {workers}", workers=workers, rounds=chosen.rounds)
-        if chosen.camera and not chosen.only:
+        if "packed" in wanted:
+            packs = Packs(photos, Path(made) / "packed")
+            for workers in chosen.workers:
+                packs.beside_others(workers=workers, **told)
+        if chosen.camera and "camera" in wanted:
             enlarged(photos, Path(made) / "camera", chosen.camera)
-            large = prepare.manifest(
-                Data.model_validate({"root": Path(made) / "camera", "split": {"test": 0.0, "val": 0.0}}), 0
-            )
+            large = manifest_of(Path(made) / "camera")
             middle = (large.statistics["median_width"], large.statistics["median_height"])
             print(f"\n{len(large)} of them enlarged, median {middle[0]} x {middle[1]}")
-            train("train on camera photos, 0 workers", large, workers=0, rounds=max(2, chosen.rounds // 2), goal=5.0)
+            goal = 8.0 if _jpeg.by_region() else 5.0
+            train("train on camera photos, 0 workers", large, workers=0, goal=goal, **told)
 
 
-def train(name: str, rows: Manifest, *, workers: int, rounds: int, goal: float) -> None:
-    """One epoch a round, the classic way and ours, in wall and in CPU time."""
-    augment = Augment(kind="imagenet", size=SIZE)
-    reader = plugins.load("readers", "image_label").open(Data(root=rows.root).reader, rows, augment)
-    order = Order([np.arange(len(rows))], [len(rows)], seed=0)
-    folder = datasets.ImageFolder(
-        rows.root, classic(transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip())
+def manifest_of(root: Path) -> Manifest:
+    return prepare.manifest(Data.model_validate({"root": root, "split": {"test": 0.0, "val": 0.0}}), 0)
+
+
+def opened(rows: Manifest) -> tuple[Any, Order]:
+    """A reader of these rows, loose or packed, and their order: what a training makes once."""
+    reader = plugins.load("readers", "image_label").open(
+        Data(root=rows.root).reader, rows, Augment(kind="imagenet", size=SIZE)
     )
+    return reader, Order([np.arange(len(rows))], [len(rows)], seed=0)
 
-    def theirs() -> Iterable[torch.Tensor]:
-        loader = torch.utils.data.DataLoader(folder, BATCH, shuffle=True, num_workers=workers)
-        return (images for images, _ in loader)
 
-    def ours() -> Iterable[torch.Tensor]:
-        stream = train_stream(reader, order, start=0, total=len(rows), batch=BATCH, seed=0, workers=workers)
-        return (batch["image"] for batch in stream)
+def streamed(source: tuple[Any, Order], *, workers: int, passes: int) -> Iterator[torch.Tensor]:
+    """Our own loader."""
+    reader, order = source
+    total = passes * order.epoch_samples
+    stream = train_stream(reader, order, start=0, total=total, batch=BATCH, seed=0, workers=workers)
+    return (batch["image"] for batch in stream)
 
+
+def train(name: str, rows: Manifest, *, workers: int, rounds: int, passes: int, goal: float) -> None:
+    """Some epochs a round, the classic way and ours, in wall and in CPU time."""
+    told, source = {"workers": workers, "passes": passes}, opened(rows)
     cases = {
-        "ImageFolder, classic transforms": theirs,
-        "instar": ours,
-        "instar, normalised here": lambda: (pixels(batch, MEAN, STD) for batch in ours()),
+        "ImageFolder, classic transforms": lambda: image_folder(rows.root, **told),
+        "instar": lambda: streamed(source, **told),
+        "instar, normalised here": lambda: (pixels(batch, MEAN, STD) for batch in streamed(source, **told)),
     }
-    goals = {"instar": 1 / goal}
-    compare(name, cases, goals, images=len(rows), rounds=rounds)
+    compare(name, cases, {"instar": 1 / goal}, images=passes * len(rows), rounds=rounds)
 
 
-def packs(rows: Manifest, folder: Path, *, workers: int, rounds: int) -> None:
-    """The same epoch from packed data of each kind, and WebDataset on the same shards, beside loose files."""
-    found = pack.of_manifest(rows, divided=False)
-    readers = {}
-    for payload in ("original", "jpeg256", "raw256"):
-        pack.pack(found, folder / payload, pack.Options(payload=payload))
-        data = Data.model_validate({"root": folder / payload, "split": {"test": 0.0, "val": 0.0}})
-        made = prepare.manifest(data, 0)
-        readers[payload] = plugins.load("readers", "image_label").open(
-            data.reader, made, Augment(kind="imagenet", size=SIZE)
-        )
-    order = Order([np.arange(len(rows))], [len(rows)], seed=0)
-    change = classic(transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip())
-    loose = datasets.ImageFolder(rows.root, change)
+class Packs:
+    """The same photographs packed in each way, by us and by litdata."""
 
-    def theirs(folder: datasets.ImageFolder) -> Iterable[torch.Tensor]:
-        loader = torch.utils.data.DataLoader(folder, BATCH, shuffle=True, num_workers=workers)
-        return (images for images, _ in loader)
+    def __init__(self, rows: Manifest, folder: Path):
+        self.loose, self.folder = rows, folder
+        found = pack.of_manifest(rows, divided=False)
+        self.sources = {}
+        for payload in ("original", "jpeg256", "raw256"):
+            pack.pack(found, folder / payload, pack.Options(payload=payload, shard=SHARD))
+            self.sources[payload] = opened(manifest_of(folder / payload))
+        lit_chunks([rows.path(row) for row in range(len(rows))], folder / "litdata")
 
-    def streamed() -> Iterable[torch.Tensor]:
-        import webdataset
-
-        shards = [str(shard) for shard in sorted((folder / "original").glob("*.tar"))]
-        stream = webdataset.WebDataset(shards, shardshuffle=False, empty_check=False).shuffle(200).decode("pil")
-        stream = stream.to_tuple("jpg", "cls").map_tuple(lambda image: change(image.convert("RGB")), int)
-        # One process for each shard: it divides shards and not samples.
-        loader = torch.utils.data.DataLoader(stream, BATCH, num_workers=min(workers, len(shards)))
-        return (images for images, _ in loader)
-
-    def ours(payload: str) -> Iterable[torch.Tensor]:
-        total = len(rows)
-        stream = train_stream(readers[payload], order, start=0, total=total, batch=BATCH, seed=0, workers=workers)
-        return (batch["image"] for batch in stream)
-
-    cases = {
-        "ImageFolder of the originals": lambda: theirs(loose),
-        "WebDataset of the same shards": streamed,
-        "packed originals": lambda: ours("original"),
-        "packed jpeg256": lambda: ours("jpeg256"),
-        "packed raw256": lambda: ours("raw256"),
-    }
-    goals = {"packed originals": 1 / 1.4, "packed jpeg256": 1 / 5, "packed raw256": 1 / 8}
-    compare(f"packed, {workers} workers", cases, goals, images=len(rows), rounds=rounds)
+    def beside_others(self, *, workers: int, rounds: int, passes: int) -> None:
+        """Our packed data of each kind, and three other loaders on the bytes of the originals, beside ImageFolder."""
+        told = {"workers": workers, "passes": passes}
+        others = {
+            "timm": lambda: timm_loader(self.loose.root, **told),
+            "WebDataset": lambda: web_dataset(self.folder / "original", **told),
+            "litdata": lambda: lit_data(self.folder / "litdata", **told),
+        }
+        ours = {f"packed {name}": partial(streamed, source, **told) for name, source in self.sources.items()}
+        cases = {"ImageFolder": lambda: image_folder(self.loose.root, **told), **others, **ours}
+        goals = {"packed original": 1 / 2.1, "packed jpeg256": 1 / 5, "packed raw256": 1 / 8}
+        images = passes * len(self.loose)
+        taken = compare(f"packed, {workers} workers", cases, goals, images=images, rounds=rounds)
+        for clock, seconds in taken.items():
+            for other in others:
+                factor = (
+                    1
+                    / ratios({"packed original": seconds["packed original"], other: seconds[other]}, other)[
+                        "packed original"
+                    ]
+                )
+                verdict = "met" if factor >= 2 else "MISSED"
+                print(f"  packed original beside {other}, {clock}: {factor:.2f} x  goal >= 2 {verdict}")
 
 
 def evaluate(rows: Manifest, *, rounds: int) -> None:
@@ -171,13 +179,15 @@ def compare(
     *,
     images: int,
     rounds: int,
-) -> None:
+) -> dict[str, dict[str, list[float]]]:
+    """Tables of both clocks; seconds of each case in each round by clock."""
     cpu: dict[str, list[float]] = {case: [] for case in cases}
 
     def timed(case: str) -> Callable[[], None]:
         def run() -> None:
             before = cpu_seconds()
             seen = sum(len(batch) for batch in cases[case]())
+            gc.collect()  # some loaders hold their workers in a circle, and only those that ended are counted
             cpu[case].append(cpu_seconds() - before)
             assert seen == images, f"{case} gave {seen} of {images} images"
 
@@ -191,16 +201,13 @@ def compare(
     for case in cases:
         rate, cost = images / float(np.median(wall[case])), 1e3 * float(np.median(cpu[case])) / images
         print(f"  {case:<32} {rate:7.0f} images/s  {cost:6.2f} CPU-ms an image")
+    return {"wall": wall, "processor": cpu}
 
 
 def cpu_seconds() -> float:
     """Processor time of this process and of its children that have ended."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + ended.ru_utime + ended.ru_stime
-
-
-def classic(*geometry: Callable[[Image.Image], Image.Image]) -> transforms.Compose:
-    return transforms.Compose([*geometry, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
 
 def loaded(path: Path) -> Image.Image:

@@ -101,12 +101,14 @@ def check(
     *,
     workers: int | None = None,
     labelled: Callable[[Callable[[int], None]], Labelled] | None = None,
+    patience: float = inspection.PATIENCE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Findings:
     """Look at every file of a listing, and find what is wrong with the whole.
 
     divide     makes the manifest a training would have; its DataError becomes `refusal`
     workers    processes that look; None for one a usable processor
+    patience   seconds one file may take before it counts as broken
     labelled   looks at images and their masks, where pixels have labels
     progress   told how many of how many files were looked at
     """
@@ -117,7 +119,7 @@ def check(
         heads = replace(looked.headers(), content_N=labels.contents(found))
     else:
         told = partial(_told_of, progress, total)
-        looked = inspection.inspect(found.root, found.files, workers=workers, progress=told)
+        looked = inspection.inspect(found.root, found.files, workers=workers, patience=patience, progress=told)
         heads = looked.headers()
     if found.others is not None and labelled is None:
         pictures = all(file.lower().endswith(ENDINGS) for file in found.others)

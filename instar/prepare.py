@@ -132,7 +132,8 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
         made = (
             of_masks(found, heads, data, seed, reader) if of_pixels else of_listing(found, heads, data, seed, rare={})
         )
-        made = replace(made, statistics=made.statistics | {"stored_as": stored_as})
+        jpegs = stored_as.startswith(packed.JPEG256) if stored_as else made.statistics.get("jpegs", False)
+        made = replace(made, statistics=made.statistics | {"stored_as": stored_as, "jpegs": jpegs})
         return _measured(made, data) if found.others is not None and not of_pixels else made
     if of_pixels:
         found = masked_files(data, reader)
@@ -177,8 +178,7 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
     statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare, "excluded": found.excluded}
     statistics["divided"] = found.splits is not None
     statistics["notes"] = [*found.notes, *_alike(classes), *notes, *filter(None, [heads.note])]
-    if pixels.faster_decoder() == "Pillow" and any(file.lower().endswith((".jpg", ".jpeg")) for file in found.files):
-        statistics["notes"].append("JPEGs are decoded by Pillow; pip install 'instar[fast]' halves that time")
+    statistics["jpegs"] = any(file.lower().endswith((".jpg", ".jpeg")) for file in found.files)
     statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
     return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)
 

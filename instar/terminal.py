@@ -223,13 +223,24 @@ def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> 
     remarks = [f"{count(len(manifest.skipped))} skipped (below)"] if manifest.skipped else []
     if facts.get("imbalance"):
         remarks.append(f"imbalance {facts['imbalance']:.1f}x")
+    decoded, notes = _decoded(facts)
     model = [f"model  {one_line(getattr(experiment.model, 'name', experiment.model.kind))}"] if experiment else []
     return [
-        _two("data", images, *remarks),
+        _two("data", images, *remarks, *decoded),
         _two("split", _split(plan, facts), *model),
         _two("plan", _work(plan), f"run    {one_line(str(run.path))}"),
-        *(f"note     {one_line(text)}" for text in (*facts.get("notes", ()), *_left_out(manifest))),
+        *(f"note     {one_line(text)}" for text in (*facts.get("notes", ()), *notes, *_left_out(manifest))),
     ]
+
+
+def _decoded(facts: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Which library decodes the JPEGs, where there are any; and what would be faster."""
+    if not facts.get("jpegs"):
+        return [], []
+    from instar.readers import _jpeg
+
+    slower = ["JPEGs are decoded by Pillow; pip install 'instar[fast]' halves that time"]
+    return [f"decoder {_jpeg.decoder()}"], slower if _jpeg.decoder() == "Pillow" else []
 
 
 def _two(name: str, left: str, *right: str) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -263,7 +264,7 @@ def test_data_that_training_would_refuse_are_looked_at_all_the_same(tmp_path):
     assert (facts["images"], facts["splits"], facts["findings"]) == (4, {}, 1)
 
 
-def deadly(root: str, files: list[str]) -> inspection.Rows:
+def deadly(root: str, files: list[str], *, patience: float) -> inspection.Rows:
     if "a/003.png" in files:
         os.kill(os.getpid(), signal.SIGKILL)
     return [look.look(root, file) for file in files]
@@ -277,6 +278,57 @@ def test_a_file_that_ends_the_process_that_reads_it_is_named(tmp_path, monkeypat
     found = inspection.inspect(root, of_folder(root).files, workers=2)
     assert [reason for reason in found.table["reason"].to_pylist() if reason] == [inspection.ENDED]
     assert found.table["file"][3].as_py() == "a/003.png"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_does_not_come_is_named_and_the_others_are_looked_at(tmp_path, monkeypatch, workers):
+    root = folder(tmp_path / "data", {"a": 6, "b": 6})
+    monkeypatch.setattr(inspection, "_ALONE", 1)
+    monkeypatch.setattr(inspection, "_AT_ONCE", 6)
+    monkeypatch.setattr(inspection, "look_at", stuck)
+    began = time.monotonic()
+    found = inspection.inspect(root, of_folder(root).files, workers=workers, patience=0.4)
+    assert time.monotonic() - began < 60
+    reason = "reading it takes more than 0.4 s"
+    assert found.table["reason"].to_pylist() == [reason if row in (3, 4, 11) else "" for row in range(12)]
+    monkeypatch.undo()
+    monkeypatch.setenv("INSTAR_CACHE", str(tmp_path / "cache"))
+    again = inspection.inspect(root, of_folder(root).files, workers=1)
+    assert again.table["reason"].to_pylist() == [""] * 12
+
+
+def stuck(root: str, files: list[str], *, patience: float) -> inspection.Rows:
+    """Three files are on a mount that hangs; those who look at them wait for ever."""
+    real = look.look
+
+    def hangs(folder: str, file: str) -> dict:
+        if file in ("a/003.png", "a/004.png", "b/005.png"):
+            threading.Event().wait()
+        return real(folder, file)
+
+    with pytest.MonkeyPatch.context() as only:
+        only.setattr(look, "look", hangs)
+        return LOOK_AT(root, files, patience=patience)
+
+
+LOOK_AT = inspection.look_at
+
+
+def test_a_slow_folder_is_no_hanging_file(tmp_path, monkeypatch):
+    root = folder(tmp_path / "data", {"a": 4, "b": 4})
+    real = look.look
+    monkeypatch.setattr(look, "look", lambda *one: time.sleep(0.15) or real(*one))
+    found = inspection.inspect(root, of_folder(root).files, workers=1, patience=0.6)
+    assert set(found.table["reason"].to_pylist()) == {""}
+
+
+def test_the_command_names_what_does_not_come(tmp_path, monkeypatch, capsys):
+    root = folder(tmp_path / "it's data", {"a": 6, "b": 6})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inspection, "look_at", stuck)
+    assert cli.main(["check", str(root), "timeout=0.4 s"]) == 0
+    told = capsys.readouterr().out
+    assert "broken   3 files\n         a/003.png: reading it takes more than 0.4 s\n" in told
 
 
 # --- no file is read twice -------------------------------------------------------------------------------------------

@@ -13,7 +13,19 @@ LEVELS = [
     # nouns
     {"run"},
     {"weights", "contract"},
-    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks", "vectors"}
+    {
+        "augment",
+        "experiment",
+        "machine",
+        "site",
+        "job",
+        "manifest",
+        "plan",
+        "predictions",
+        "networks",
+        "masks",
+        "vectors",
+    }
     | {"fields", "packed", "remote", "embeddings", "space", "study"},
     {"lock", "preflight"},
     # machinery that knows only nouns
@@ -48,7 +60,8 @@ DOORS = {
     "huggingface_hub": {"fetch.py"},
     "h5py": {"fields.py"},
     "mlperf_logging": {"engine/mllog.py"},
-    "simplejpeg": {"readers/_pixels.py"},
+    "simplejpeg": {"readers/_jpeg.py"},
+    "instar_jpeg": {"readers/_jpeg.py"},
     "fsspec": {"remote.py"},
     "s3fs": set(),
     "onnx": {"exporters/onnx.py"},

@@ -66,6 +66,19 @@ def children() -> list[int]:
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
+def idle(pids: list[int], seconds: float = 10.0) -> list[int]:
+    """The same, once none of them has used a processor for a while: they have nothing to do."""
+    until, before = time.monotonic() + seconds, None
+    while (now := [processor_ticks(pid) for pid in pids]) != before and time.monotonic() < until:
+        before = now
+        time.sleep(0.3)
+    return pids
+
+
+def processor_ticks(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+
 def ended(pids: list[int], seconds: float = 5.0) -> bool:
     until = time.monotonic() + seconds
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
@@ -271,8 +284,8 @@ def test_a_worker_that_is_stopped_is_replaced(monkeypatch):
     monkeypatch.setattr(workers, "_LOOK", 0.05)
     batches, notes = stream(workers=1, timeout=1), []
     seen = content([next(batches)])
-    time.sleep(0.3)  # it is ahead as far as it may be, and waits
-    os.kill(children()[0], signal.SIGSTOP)
+    (pid,) = idle(children())  # it is ahead as far as it may be, and waits
+    os.kill(pid, signal.SIGSTOP)
     for batch in batches:
         seen += content([batch])
         notes += batch["notes"]

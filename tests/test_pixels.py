@@ -337,23 +337,6 @@ def test_resizing_leaves_the_number_of_threads_as_it_was(tmp_path):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}, {"optimize": True}]
-)
-@pytest.mark.parametrize("box", [(0, 0, 180, 150), (31, 17, 131, 150), (1.5, 2.25, 140.1, 120.75)])
-@pytest.mark.parametrize("exact", [False, True])
-def test_the_faster_decoder_gives_pillows_bits(tmp_path, monkeypatch, options, box, exact):
-    pytest.importorskip("simplejpeg")
-    exif = Image.Exif()
-    exif[0x0112] = 3 if exact else 1
-    path = saved(photo(), tmp_path / "a.jpg", exif=exif, **options)
-    fast = pixels.read(path, lambda w, h: View(box, exact=exact), Form(96))
-    assert pixels.faster_decoder() == "simplejpeg"
-    monkeypatch.setattr(pixels, "_simplejpeg", lambda: None)
-    assert pixels.faster_decoder() == "Pillow"
-    np.testing.assert_array_equal(fast, pixels.read(path, lambda w, h: View(box, exact=exact), Form(96)))
-
-
 def test_a_truncated_jpeg_has_its_reason_whatever_decodes_it(tmp_path):
     path = saved(photo(), tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes()[:3000])

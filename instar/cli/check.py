@@ -6,6 +6,7 @@
     page=FILE          the data page, instead of NAME-data.html here
     quarantine=FILE    write a list of what to leave out, with reasons, for data.exclude=FILE
     workers=4          processes that look
+    timeout="60 s"     how long one file may take before it is named and left
     key=value          any setting of the recipe, such as data.table=labels.csv
 
     --strict           leave with 65 where anything was found
@@ -32,9 +33,11 @@ from instar.formats import count, one_line
 if TYPE_CHECKING:
     from instar.check import Findings
     from instar.experiment import Data
+    from instar.machine import Machine
 
 FLAGS = ("strict",)
 THINGS = (0, 1)
+_MACHINE = ("workers", "timeout")
 _NAMED = 5
 _OURS = b'<meta name="generator" content="Instar">'
 
@@ -44,12 +47,12 @@ def run(words: Words) -> int:
     from instar.machine import Machine
     from instar.validation import validate
 
-    given, changes = taken(words, ("page", "quarantine", "workers"))
+    given, changes = taken(words, ("page", "quarantine", *_MACHINE))
     if not words.things and not any(change.startswith("data.root=") for change in changes):
         raise ConfigError("there is nothing to check: name a folder of images or a recipe. See: instar check --help")
     source: Any = words.things[0] if words.things else {}
     experiment = experiments.load(source, [*kinds.of_folder(source, changes), *changes])
-    machine = validate(Machine, {}, [f"workers={given['workers']}"] if "workers" in given else [])
+    machine = validate(Machine, {}, [f"{name}={given[name]}" for name in _MACHINE if name in given])
     name = experiment.name or experiment.data.root.name or "data"
     page = _place_for(Path(given.get("page", f"{name}-data.html")))
 
@@ -57,8 +60,7 @@ def run(words: Words) -> int:
 
     hushed = bool({"json", "quiet"} & words.flags)
     watch = terminal.Terminal(metric="", level="silent" if hushed else "full")
-    workers = None if machine.workers == "auto" else int(machine.workers)
-    findings = _checked(experiment.data, experiment.seed, workers, watch)
+    findings = _checked(experiment.data, experiment.seed, machine, watch)
     facts = check.facts(findings)
     _write_page(findings, facts, name, page)
     facts["page"] = str(page)
@@ -76,12 +78,13 @@ def run(words: Words) -> int:
     return USER_ERROR if "strict" in words and facts["findings"] else DONE
 
 
-def _checked(data: "Data", seed: int, workers: int | None, watch: terminal.Terminal) -> "Findings":
+def _checked(data: "Data", seed: int, machine: "Machine", watch: terminal.Terminal) -> "Findings":
     """What is wrong with the rows a training would have, whatever share of them is bad."""
     from instar import check, packed, prepare
     from instar.engine.scan import labelled
 
     all_bad = data.model_copy(update={"max_bad": 1.0})
+    workers = None if machine.workers == "auto" else int(machine.workers)
     reader = plugins.load("readers", data.reader.kind)
     if packed.is_packed(data.root):
         raise DataError(
@@ -98,7 +101,8 @@ def _checked(data: "Data", seed: int, workers: int | None, watch: terminal.Termi
         )
     found, rare = prepare.listed(data, seed)
     divide = partial(prepare.of_listing, found, data=all_bad, seed=seed, rare=rare)
-    return check.check(found, divide, workers=workers, progress=watch.preparing)
+    patience = machine.timeout.seconds
+    return check.check(found, divide, workers=workers, patience=patience, progress=watch.preparing)
 
 
 def _place_for(page: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import instar
+from instar.readers import _jpeg
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pyarrow", "scikit-learn", "safetensors", "pydantic")
 
@@ -27,6 +28,7 @@ def provenance() -> dict[str, Any]:
         "instar": instar.__version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "decoder": _jpeg.decoder(),
         "host": socket.gethostname(),
         "system": platform.platform(),
         "processor": _processor(),
@@ -45,7 +47,9 @@ def provenance() -> dict[str, Any]:
 def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What may show in the last digits where it differs between two starts: name -> what it was, what it is."""
     named = {
-        name: (before[name], now[name]) for name in ("instar", "python", "processor", "gpus") if name in before
+        name: (before[name], now[name])
+        for name in ("instar", "python", "decoder", "processor", "gpus")
+        if name in before
     } | {name: (version, now["packages"].get(name)) for name, version in before.get("packages", {}).items()}
     return {name: (old, new) for name, (old, new) in named.items() if old != new}
 

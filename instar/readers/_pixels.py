@@ -1,10 +1,10 @@
 """Pixels: an image file to uint8 rows x columns x channels, doing as little as the view needs.
 
 The view is chosen from the size in the header. A JPEG is then decoded at the largest DCT scale that still has a pixel
-for every pixel wanted (training only), and one antialiased bilinear `resize` takes the view's float box from what was
-decoded (PyTorch's where the box is whole pixels, Pillow's elsewhere). Whatever else an image needs - turning it
-upright, compositing, another colour mode - happens to the small result, or to the part under the box where that would
-change the numbers.
+for every pixel wanted (training only), and where `_jpeg` can, no more of it than the view's box. One antialiased
+bilinear `resize` takes the view's float box from what was decoded (PyTorch's where the box is whole pixels, Pillow's
+elsewhere). Whatever else an image needs - turning it upright, compositing, another colour mode - happens to the small
+result, or to the part under the box where that would change the numbers.
 
 What each kind of file becomes:
   EXIF orientation      turned upright; a view's box is in the upright image
@@ -17,8 +17,6 @@ What each kind of file becomes:
 Anything else is a BadImage with a reason. Formats for which Pillow runs other programs (EPS) are never opened.
 """
 
-import importlib
-import importlib.util
 import io
 import os
 import stat
@@ -26,7 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from instar.errors import DataError
+from instar.readers import _jpeg
 from instar.readers._views import Box, Corners, View
 
 # Importing a plugin registers its format; those left out are never tried. A phone's MPO is opened as JPEG.
@@ -108,40 +107,41 @@ def viewed(
         if view.frame is not None:
             return _framed(image, view, orientation, form)
         box = _stored(view.box, orientation, image.size)
-        whole = _decoded(image, data, form) if view.exact or _room(box, form) < 2 else None
-        if whole is None:
-            part, box = _under_box(image, box, form, exact=view.exact)
-            return _shown(part, box, view, form, orientation)
-        if orientation in _TURN or not _is_quick(box, view, form):
-            return _shown(Image.fromarray(whole), box, view, form, orientation)
-        left, top, right, bottom = map(int, box)
-        return _varied(whole[top:bottom, left:right], view, form)
+        if image.format == "JPEG" and image.mode in ("L", "RGB") and len(data):
+            seen = _of_jpeg(image, data, box, view, form, orientation=orientation)
+            if seen is not None:
+                return seen
+        part, box = _under_box(image, box, form, exact=view.exact)
+        return _shown(part, box, view, form, orientation)
 
 
-def faster_decoder() -> str:
-    """The name of the library that decodes ordinary JPEGs here: simplejpeg where it is installed, or Pillow."""
-    return "Pillow" if _simplejpeg() is None else "simplejpeg"
-
-
-@cache
-def _simplejpeg() -> Any:
-    return importlib.import_module("simplejpeg") if importlib.util.find_spec("simplejpeg") else None
-
-
-def _decoded(image: Image.Image, data: bytes | memoryview, form: Form) -> np.ndarray | None:
-    """A colour JPEG decoded in half of Pillow's time to the same bits; None where that is not for it."""
-    jpeg = _simplejpeg()
-    if jpeg is None or not len(data) or image.format != "JPEG" or image.mode != "RGB" or form.channels != 3:
+def _of_jpeg(
+    image: Image.Image, data: bytes | memoryview, box: Box, view: View, form: Form, *, orientation: int
+) -> np.ndarray | None:
+    """What Pillow would give, to the bit, with less decoded or in less time; None where no other library can."""
+    scale = 1 if view.exact else _scale(box, form)
+    box = _scaled(box, scale)
+    left, top, right, bottom = map(int, box)
+    colours = 1 if image.mode == "L" else form.channels
+    quick = colours == form.channels and orientation not in _TURN and _is_quick(box, view, form)
+    if not _jpeg.by_region():
+        whole = _jpeg.whole(data) if scale == 1 and image.mode == "RGB" and colours == 3 else None
+        if whole is None or quick:
+            return None if whole is None else _varied(whole[top:bottom, left:right], view, form)
+        return _shown(Image.fromarray(whole), box, view, form, orientation)
+    if quick:
+        cut_1HWC = np.empty((1, bottom - top, right - left, colours), np.uint8)
+        filled = _jpeg.region(data, cut_1HWC[0], left=left, top=top, scale=scale)
+        return _resized(cut_1HWC, view, form) if filled else None
+    # Pillow resizes: in an image of full size, so that its sums are the same, of which only what it reads is filled.
+    width, height = -(-image.width // scale), -(-image.height // scale)
+    left, top, right, bottom = _reach(box, form.size, width, height)
+    cut = np.empty((bottom - top, right - left, colours), np.uint8)
+    if not _jpeg.region(data, cut, left=left, top=top, scale=scale):
         return None
-    try:
-        return jpeg.decode_jpeg(data)
-    except ValueError:  # Pillow decides whether it is broken, and says why
-        return None
-
-
-def _room(box: Box, form: Form) -> float:
-    """How many stored pixels there are for one that is wanted: from 2 on, decoding at a smaller scale is faster."""
-    return min(box[2] - box[0], box[3] - box[1]) / form.size
+    part = Image.new("L" if colours == 1 else "RGB", (width, height))
+    part.paste(Image.fromarray(cut[..., 0] if colours == 1 else cut), (left, top))
+    return _shown(part, box, view, form, orientation)
 
 
 def bytes_of(path: str | Path) -> bytes:
@@ -229,26 +229,27 @@ def _is_quick(box: Box, view: View, form: Form) -> bool:
 
 
 def _varied(cut_HWC: np.ndarray, view: View, form: Form) -> np.ndarray:
-    """What lies under a box, uint8 of the form's channels, at the form's size and with all else its view asks for."""
+    """As `_resized`, of a part of an array."""
+    return _resized(cut_HWC[None].copy(), view, form)
+
+
+def _resized(cut_1HWC: np.ndarray, view: View, form: Form) -> np.ndarray:
+    """What lies under a box, uint8 of the form's channels, at the form's size and with all else its view asks for.
+
+    cut_1HWC   in one piece and a batch of one from the start, or PyTorch would lay the result out by channels
+    """
     import torch  # only those who read images for a training wait for it
 
-    # In one piece and a batch of one from the start, or PyTorch would lay the result out by channels.
-    planes = torch.from_numpy(cut_HWC[None].copy()).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(cut_1HWC).permute(0, 3, 1, 2)
+    resize = partial(torch.nn.functional.interpolate, mode="bilinear", antialias=True)
     threads = torch.get_num_threads()
     if threads > 1:  # without workers; on a busy machine threads that share 0.2 ms of work wait 10 for each other
         torch.set_num_threads(1)
     try:
-        return _resized(planes, view, form)
+        small = resize(planes, (form.size, form.size))[0].permute(1, 2, 0)
     finally:
         if threads > 1:
             torch.set_num_threads(threads)
-
-
-def _resized(planes: Any, view: View, form: Form) -> np.ndarray:
-    import torch
-
-    resize = torch.nn.functional.interpolate
-    small = resize(planes, (form.size, form.size), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     if view.colour or view.corners or view.angle or view.offset != (0, 0) or view.shift != (0, 0):
         image = Image.fromarray(small.numpy() if form.channels == 3 else small.numpy()[..., 0])
         return np.asarray(vary(image, view, form.fill)).reshape(form.size, form.size, form.channels)
@@ -393,13 +394,22 @@ def _draft(image: Image.Image, box: Box, form: Form, *, scaled: bool) -> Box:
 
     Where one channel is wanted, only the brightness is decoded.
     """
-    room = _room(box, form) if scaled else 1
-    scale = next(factor for factor in (8, 4, 2, 1) if factor <= max(room, 1))
+    scale = _scale(box, form) if scaled else 1
     if scale > 1 or form.channels == 1:
         width, height = image.size
         image.draft("L" if form.channels == 1 else None, (max(1, width // scale), max(1, height // scale)))
         # A pixel is `scale` old ones wide, also the last one, which may reach over the edge. Pillow has the last word.
         scale = next(factor for factor in (1, 2, 4, 8) if image.width == -(-width // factor))
+    return _scaled(box, scale)
+
+
+def _scale(box: Box, form: Form) -> int:
+    """How many times smaller a JPEG may be decoded so that there still is a stored pixel for one that is wanted."""
+    room = min(box[2] - box[0], box[3] - box[1]) / form.size
+    return next(factor for factor in (8, 4, 2, 1) if factor <= max(room, 1))
+
+
+def _scaled(box: Box, scale: int) -> Box:
     return box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale
 
 

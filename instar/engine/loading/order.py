@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _AT_ONCE = 16_384  # positions worked out together: what stays in a core's cache takes a third of the time
+_FEW = 16  # indices for which plain integers are faster than arrays
+_MANY = 2048  # from which three quick operations are faster than a slow one
 _ROUNDS = 6  # four make a Luby-Rackoff pseudo-random permutation; two more for very small digits
 
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -58,12 +60,15 @@ class Order:
         if self.epoch_samples <= 0:
             raise ValueError("an epoch of no samples")
         self.seed = seed
-        self._quotas_K = quotas
-        self._sizes_K = sizes
         self._quota_ends_K = np.cumsum(quotas)
-        self._row_starts_K = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self._rows = _Rows(rows_of_class)
         self._plain = bool(np.all(quotas == sizes))
+        begins_K, row_starts_K = self._quota_ends_K - quotas, np.cumsum(sizes) - sizes
+        sizes_3K = _with_digits(np.maximum(sizes, 1)).view(np.int64)
+        self._of_class = np.stack([quotas, begins_K, row_starts_K, *sizes_3K])
+        self._epoch = _with_digits(np.array([self.epoch_samples]))
+        # Where every class is drawn equally often, a division tells the class.
+        self._each = np.uint64(quotas[0]) if np.all(quotas == quotas[0]) else None
 
     def draw(self, position_N: np.ndarray) -> Draw:
         """The rows at global positions (0 is the first sample of the first epoch)."""
@@ -73,7 +78,8 @@ class Order:
         repeat_N = np.zeros_like(position_N)
         for at in range(0, len(position_N), _AT_ONCE):
             for epoch, here in _parts(epoch_N[at : at + _AT_ONCE], at):
-                shuffled_M = permute(within_N[here], self.epoch_samples, key=(self.seed, 0, epoch))
+                key_1 = np.array([_mix(key_of((self.seed, 0, epoch)))], np.uint64)
+                shuffled_M = _permuted(within_N[here], self._epoch, key_1)
                 if self._plain:
                     row_N[here] = self._rows[shuffled_M]
                 else:
@@ -89,14 +95,23 @@ class Order:
         return int(self.draw(np.array([int(share * self.epoch_samples)])).row_N[0])
 
     def _by_quota(self, draw_M: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        class_M = np.searchsorted(self._quota_ends_K, draw_M, side="right")
-        quota_M, size_M = self._quotas_K[class_M], self._sizes_K[class_M]
+        class_M = self._class_of(draw_M)
+        of_class_6M = self._of_class.take(class_M, axis=1)
+        quota_M, begin_M, start_M, size_M = of_class_6M[:4]
         before_epoch_M = quota_M * epoch
-        nth_M = before_epoch_M + draw_M - (self._quota_ends_K[class_M] - quota_M)  # nth draw of its class, ever
-        pass_M, within_M = np.divmod(nth_M, size_M)
-        stream_M = (class_M.astype(np.uint64) << np.uint64(40)) + pass_M.astype(np.uint64)
-        shuffled_M = permute_each(within_M, size_M, stream_M=stream_M, key=(self.seed, 1))
-        return self._rows[self._row_starts_K[class_M] + shuffled_M], pass_M - before_epoch_M // size_M
+        nth_M = before_epoch_M + draw_M - begin_M  # nth draw of its class, ever
+        pass_M = (nth_M.view(np.uint64) // size_M.view(np.uint64)).view(np.int64)  # unsigned: half the time
+        within_M = nth_M - pass_M * size_M
+        stream_M = (class_M.astype(np.uint64) << np.uint64(40)) + pass_M.view(np.uint64)
+        key_M = _mix_each(stream_M ^ np.uint64(key_of((self.seed, 1))))
+        shuffled_M = _permuted(within_M, of_class_6M[3:].view(np.uint64), key_M)
+        return self._rows[start_M + shuffled_M], pass_M - before_epoch_M // size_M
+
+    def _class_of(self, draw_M: np.ndarray) -> np.ndarray:
+        """The class that each draw of an epoch belongs to."""
+        if self._each is not None:
+            return (draw_M.view(np.uint64) // self._each).view(np.int64)
+        return np.searchsorted(self._quota_ends_K, draw_M, side="right")
 
 
 class _Rows:
@@ -149,38 +164,82 @@ def permute(index_N: np.ndarray, size: int, *, key: tuple[int, ...]) -> np.ndarr
 
 def permute_each(index_N: np.ndarray, size_M: np.ndarray, *, stream_M: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
     """As `permute`, with a size and a stream of its own for every index (or one for all: length 1)."""
+    return _permuted(index_N, _with_digits(size_M), _mix_each(stream_M ^ np.uint64(key_of(key))))
+
+
+def _with_digits(size_M: np.ndarray) -> np.ndarray:
+    """Sizes, and the radices a and b of two digits that each index below them has: a b >= size and hardly more."""
     size_M = size_M.astype(np.uint64)
-    key_M = _mix_each(stream_M ^ np.uint64(key_of(key)))
-    # The index as two digits of radix a and b, a b >= size and hardly more.
     a_M = np.ceil(np.sqrt(size_M)).astype(np.uint64)
-    b_M = (size_M + a_M - _ONE) // a_M
+    return np.stack([size_M, a_M, (size_M + a_M - _ONE) // a_M])
+
+
+def _permuted(index_N: np.ndarray, size_3M: np.ndarray, key_M: np.ndarray) -> np.ndarray:
+    """Where permutations of these sizes and keys (M = N, or one for all) send each index."""
+    size_M, a_M, b_M = size_3M
     result_N = _feistel(index_N.astype(np.uint64), key_M, a_M, b_M)
     # Cycle walking: a b overshoots the size by less than a, so few indices land outside; they walk on until inside.
     outside = np.flatnonzero(result_N >= size_M)
     if outside.size:
-        size_M, key_M, a_M, b_M = (np.broadcast_to(each, index_N.shape) for each in (size_M, key_M, a_M, b_M))
+        size_M, a_M, b_M, key_M = (np.broadcast_to(each, index_N.shape) for each in (size_M, a_M, b_M, key_M))
+    if outside.size <= _FEW:
+        for at in outside.tolist():
+            result_N[at] = _walked(*(int(each[at]) for each in (result_N, key_M, a_M, b_M, size_M)))
+        return result_N.view(np.int64)
     while outside.size:
         result_N[outside] = _feistel(result_N[outside], key_M[outside], a_M[outside], b_M[outside])
         outside = outside[result_N[outside] >= size_M[outside]]
-    return result_N.astype(np.int64)
+    return result_N.view(np.int64)
 
 
 def _feistel(value_N: np.ndarray, key_M: np.ndarray, a_M: np.ndarray, b_M: np.ndarray) -> np.ndarray:
     """A Feistel network over two digits with modular addition. Source: Black and Rogaway 2002, section 6."""
-    left_N, right_N = np.divmod(value_N, b_M)
+    left_N = value_N // b_M
+    right_N = value_N - left_N * b_M
     for turn in range(0, _ROUNDS, 2):
-        left_N = (left_N + _scramble(right_N, key_M, turn)) % a_M
-        right_N = (right_N + _scramble(left_N, key_M, turn + 1)) % b_M
-    return left_N * b_M + right_N
+        left_N = _added(left_N, _scramble(right_N, key_M, turn), a_M)
+        right_N = _added(right_N, _scramble(left_N, key_M, turn + 1), b_M)
+    left_N *= b_M
+    left_N += right_N
+    return left_N
+
+
+def _added(digit_N: np.ndarray, other_N: np.ndarray, radix_M: np.ndarray) -> np.ndarray:
+    """The sum of two, modulo a radix; made in `other_N`."""
+    other_N += digit_N
+    if len(radix_M) > 1 or len(other_N) < _MANY:
+        other_N %= radix_M
+    else:  # half the time: NumPy divides by a single number without dividing, but has no such remainder
+        whole_N = other_N // radix_M
+        whole_N *= radix_M
+        other_N -= whole_N
+    return other_N
 
 
 def _scramble(digit_N: np.ndarray, key_M: np.ndarray, turn: int) -> np.ndarray:
     """A keyed hash of a digit, 32 bits, so that a digit and it add without overflow."""
-    value_N = (digit_N ^ (key_M + _SALTS[turn])) * _FIRST
+    value_N = digit_N ^ (key_M + _SALTS[turn])
+    value_N *= _FIRST
     value_N ^= value_N >> _HALF
     value_N *= _SECOND
     value_N >>= _HALF
     return value_N
+
+
+def _walked(value: int, key: int, a: int, b: int, size: int) -> int:
+    """Cycle walking of one index that is outside: the same as `_feistel` and `_scramble` until it is inside.
+
+    In plain integers, as calls of NumPy for one number take ten times as long.
+    """
+    while value >= size:
+        digits, radices = list(divmod(value, b)), (a, b)
+        for turn in range(_ROUNDS):
+            mine, other = turn % 2, 1 - turn % 2
+            mixed = (digits[other] ^ (key + int(_SALTS[turn]) & _MASK)) * int(_FIRST) & _MASK
+            mixed = (mixed ^ (mixed >> 32)) * int(_SECOND) & _MASK
+            digits[mine] = (digits[mine] + (mixed >> 32)) % radices[mine]
+        value = digits[0] * b + digits[1]
+    return value
 
 
 def key_of(parts: tuple[int, ...], *, after: int = 0) -> int:

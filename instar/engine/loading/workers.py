@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -28,6 +28,7 @@ from instar.errors import DataError
 Watch = Callable[[int], None]
 
 _AHEAD = 2  # batches each worker may be ahead
+_HERE = 3  # batches for which memory is kept where there is no worker: the one in use, one before and one after it
 _LOOK = 0.5  # seconds between two looks at a worker that is waited for
 _STEADY = 100  # batches after which an earlier death is forgotten
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -77,7 +78,9 @@ def batches(work: Work, *, workers: int, timeout: float) -> Iterator[Made]:
     Raises DataError where a row takes too long, or where workers keep dying.
     """
     if workers == 0 or not hasattr(os, "fork"):
-        yield from (_here(work, number) for number in range(work.num))
+        places = Places(work.shapes, work.rows, _HERE)
+        for number in range(work.num):
+            yield _here(work, number, places)
         return
     pool = _Pool(work, min(workers, work.num), timeout)
     try:
@@ -86,8 +89,13 @@ def batches(work: Work, *, workers: int, timeout: float) -> Iterator[Made]:
         pool.close()
 
 
-def _here(work: Work, number: int) -> Made:
-    return work.make(number, empty(work.shapes, work.rows), lambda row: None)
+def _here(work: Work, number: int, places: Places | None = None) -> Made:
+    """A batch made by this process, in fresh memory where no place is free."""
+    if places is None or not places.free:
+        return work.make(number, empty(work.shapes, work.rows), lambda row: None)
+    place = places.free.popleft()
+    made = work.make(number, places.arrays(place), lambda row: None)  # if it raises, nobody asks for another batch
+    return replace(made, arrays=places.lend(place, len(next(iter(made.scalars.values()), ()))))
 
 
 @dataclass

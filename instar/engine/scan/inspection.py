@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ from instar.engine.scan.headers import Headers
 
 ENDED = "reading it ended the process that did: is it made to fill the memory?"
 
+PATIENCE = 60.0  # seconds that one file may take
+
 _AT_ONCE = 64  # files a process takes in one go
 _KEEP_FILES = 2048  # new answers that are written as one piece
 _KEEP_SECONDS = 15.0  # or those of so long
+_GLANCE = 0.5  # seconds between two looks at how far a thread is
 _ALONE = 200  # files that this process looks at by itself, before others have even started
 
 Rows = list[dict[str, Any]]
+LookAt = Callable[[Sequence[str]], Rows]
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,13 @@ def inspect(
     files: Sequence[str],
     *,
     workers: int | None = None,
+    patience: float = PATIENCE,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Inspection:
     """Look at every file below the root, or remember what was found while its size and time are the same.
 
     workers    processes; None for as many as there are usable processors
+    patience   seconds one file may take before it is given up, and named
     progress   told how many files are done, now and then
     """
     kept = remembered.Remembered("inspections", root, look.SCHEMA, version=look.VERSION)
@@ -93,7 +100,8 @@ def inspect(
         written = time.monotonic()
 
     try:
-        for part, rows in _looked_at(os.fspath(root), files, todo, usable_cpus() if workers is None else workers):
+        look_at_each = partial(look_at, os.fspath(root), patience=patience)
+        for part, rows in _looked_at(look_at_each, files, todo, usable_cpus() if workers is None else workers):
             waiting += rows
             numbers += part
             done += len(part)
@@ -110,28 +118,30 @@ def inspect(
     return Inspection(whole, len(todo), tuple(filter(None, [kept.note])))
 
 
-def _looked_at(root: str, files: Sequence[str], todo: list[int], workers: int) -> Iterator[tuple[list[int], Rows]]:
+def _looked_at(
+    look_at_each: LookAt, files: Sequence[str], todo: list[int], workers: int
+) -> Iterator[tuple[list[int], Rows]]:
     """Parts of what is to be looked at, and what was found, as they are ready."""
     parts = [todo[at : at + _AT_ONCE] for at in range(0, len(todo), _AT_ONCE)]
     if workers <= 1 or len(todo) <= _ALONE:
         for part in parts:
-            yield part, look_at(root, [files[number] for number in part])
+            yield part, look_at_each([files[number] for number in part])
         return
     parts.reverse()
     while parts:
         broken: list[list[int]] = []
-        yield from _by_processes(root, files, parts, workers, broken)
+        yield from _by_processes(look_at_each, files, parts, workers, broken)
         # Something in these ended a process. One by one, in a process that may end, shows which.
         singly = [[number] for part in broken for number in part]
         while singly:
             guilty: list[list[int]] = []
-            yield from _by_processes(root, files, singly, 1, guilty)
+            yield from _by_processes(look_at_each, files, singly, 1, guilty)
             for part in guilty:
-                yield part, [look.ended(root, files[number], ENDED) for number in part]
+                yield part, [look.given_up(files[number], ENDED) for number in part]
 
 
 def _by_processes(
-    root: str, files: Sequence[str], parts: list[list[int]], workers: int, broken: list[list[int]]
+    look_at_each: LookAt, files: Sequence[str], parts: list[list[int]], workers: int, broken: list[list[int]]
 ) -> Iterator[tuple[list[int], Rows]]:
     """Take parts from the end of the list until it is empty or a process ended; `broken` gets what was at hand."""
     # Spawned, since this process has threads, which a fork would leave in the middle of things.
@@ -142,7 +152,7 @@ def _by_processes(
             while parts or at_hand:
                 while parts and len(at_hand) < (2 * workers if workers > 1 else 1):
                     part = parts.pop()
-                    at_hand[pool.submit(look_at, root, [files[number] for number in part])] = part
+                    at_hand[pool.submit(look_at_each, [files[number] for number in part])] = part
                 for ready in wait(at_hand, return_when=FIRST_COMPLETED).done:
                     rows = ready.result()
                     yield at_hand.pop(ready), rows
@@ -166,9 +176,53 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def look_at(root: str, files: Sequence[str]) -> Rows:
-    """What there is to know about some files."""
-    return [look.look(root, file) for file in files]
+def look_at(root: str, files: Sequence[str], *, patience: float) -> Rows:
+    """What there is to know about some files. One that takes longer than `patience` seconds is named, and left."""
+    rows: Rows = []
+    while len(rows) < len(files):
+        # A read from a mount that hangs cannot be broken off. It is left to its thread, and another goes on behind it.
+        found: Rows = []
+        wrong: list[BaseException] = []
+        left = threading.Event()
+        rest = files[len(rows) :]
+        thread = threading.Thread(target=_look_until, args=(root, rest, found, wrong, left), daemon=True)
+        thread.start()
+        through = _gets_through(thread, found, patience)
+        left.set()
+        if wrong:
+            raise wrong[0]
+        rows += found
+        if not through and len(rows) < len(files):
+            rows.append(look.given_up(files[len(rows)], f"reading it takes more than {patience:g} s"))
+    return rows
+
+
+def _look_until(
+    root: str, files: Sequence[str], found: Rows, wrong: list[BaseException], left: threading.Event
+) -> None:
+    """Add what is found of each file until nobody waits for it any more; or what was raised."""
+    try:
+        for file in files:
+            row = look.look(root, file)
+            if left.is_set():
+                return
+            found.append(row)
+    except BaseException as error:
+        wrong.append(error)
+
+
+def _gets_through(thread: threading.Thread, found: Rows, patience: float) -> bool:
+    """Wait for a thread; False where it stays at one file for too long."""
+    waited, before = 0.0, 0
+    while True:
+        # Time is counted in glances, not by a clock: a check that was suspended must not blame a file.
+        thread.join(min(_GLANCE, patience))
+        if not thread.is_alive():
+            return True
+        waited = waited + min(_GLANCE, patience) if len(found) == before else 0.0
+        before = len(found)
+        if waited >= patience:
+            return False
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from instar.manifest import Manifest
 
 _BY_FOLDER = 20_000  # images from which the folders' times are looked at instead of every file's
 _SETTLED_NS = 2_000_000_000  # of a folder that changed so lately, another change might have the same time
-_VERSION = f"1 {instar.__version__}"
+_VERSION = f"2 {instar.__version__}"
 
 
 def by_file(recheck: str, num: int) -> bool:
