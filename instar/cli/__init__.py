@@ -19,7 +19,7 @@ from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 VERBS = (
     *("check", "prepare", "pack", "convert"),
     *("train", "tune", "evaluate", "report", "compare", "export", "predict", "embed"),
-    *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
+    *("submit", "resume", "stop", "watch", "logs", "runs", "why", "track"),
     *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
 )
 COMMON_FLAGS = ("json", "quiet")
