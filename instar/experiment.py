@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from instar import plugins, settings
 from instar.augment import Augment
@@ -220,6 +220,11 @@ class Mlperf(Settings):
     """Whether the nodes' file caches were emptied before the start. Instar cannot do that; it only notes it."""
 
 
+def _listed_one(value: Any) -> Any:
+    """One kind, or one group, as the list of it."""
+    return [value] if isinstance(value, str | dict) else value
+
+
 class Experiment(Settings):
     """Everything that decides what a run learns. Where it runs is Machine and Site."""
 
@@ -241,6 +246,10 @@ class Experiment(Settings):
     """How the learning rate moves over the training."""
     train: Train = Train()
     """How long, how large, and what is kept."""
+    track: Annotated[
+        tuple[Annotated[Any, Shelf("trackers", default="tensorboard")], ...], BeforeValidator(_listed_one)
+    ] = ()
+    """Where the curves are shown beside the run page: a list of kinds."""
     mlperf: Mlperf | None = None
     """Whether to write a log for MLPerf's checker, and what it says of who ran this; null for none."""
 
@@ -418,10 +427,16 @@ def _absolute(data: Data) -> Data:
 
 
 def _decisive(experiment: Experiment) -> dict[str, Any]:
-    flat = dict(_flat(experiment.model_dump(mode="json")))
     return {
-        name: value for name, value in flat.items() if name not in _UNDECISIVE and name.partition(".")[0] != "mlperf"
+        name: value
+        for name, value in flat(experiment)
+        if name not in _UNDECISIVE and name.partition(".")[0] not in ("mlperf", "track")
     }
+
+
+def flat(experiment: Experiment) -> Iterator[tuple[str, Any]]:
+    """Every setting by its full name: ("optim.lr", 0.1)."""
+    yield from _flat(experiment.model_dump(mode="json"))
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -452,6 +467,9 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("train.micro", "train.batch"), f"{train.micro} is more than train.batch, {train.batch}"
     if data.table and data.index:
         yield ("data.index", "data.table"), "index files count the class folders, so they cannot go with a table"
+    twice = {one.kind for one in experiment.track if [other.kind for other in experiment.track].count(one.kind) > 1}
+    if twice:
+        yield ("track",), f"{_listed(frozenset(twice))} is there twice; a run has one curve in each"
     made = [name for name in ("table", "index", "pairs", "exclude") if getattr(data, name) is not None]
     if data.manifest and (made or data.min_per_class > 1):
         other = f"data.{made[0] if made else 'min_per_class'}"

@@ -13,7 +13,15 @@ from types import ModuleType
 
 from instar.errors import ConfigError
 
-SHELVES = ("readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters", "explainers")
+SHELVES = (
+    *("readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters"),
+    *("explainers", "exporters", "trackers"),
+)
+# Kinds that people bring from elsewhere, and why they cannot be had.
+GONE = {
+    ("trackers", "neptune"): "'neptune' is gone: the service shut down in March 2026 and its data with it. "
+    "The nearest there is: wandb, or mlflow with a server",
+}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -31,6 +39,8 @@ def load(shelf: str, kind: str) -> ModuleType:
     """
     if not _NAME.fullmatch(kind):
         raise ConfigError(f"{kind!r} is not a kind: write one of {', '.join(kinds(shelf))}, or a dotted module name")
+    if (shelf, kind) in GONE:
+        raise ConfigError(GONE[shelf, kind])
     if "." not in kind:
         if kind not in kinds(shelf):
             raise ConfigError(unknown(kind, kinds(shelf), what=f"kind in {shelf}"))

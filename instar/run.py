@@ -8,6 +8,7 @@
     lease.json        who writes here now
     events.jsonl      what happened, one line an event
     metrics.jsonl     what was measured; the truth that trackers mirror
+    trackers/         what trackers keep: event files, tables, and the names they know this run by
     mlperf.log        the same for MLPerf's checker, where the recipe asks for it
     checkpoints/      whole states, newest last; `latest` and `best` name two of them
     predictions/      one Parquet file and one score file a split
@@ -82,6 +83,10 @@ class Run:
         return self.path / "mlperf.log"
 
     @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -133,6 +138,14 @@ class Run:
         """Every measured point, oldest first."""
         return list(_lines(self.metrics_file))
 
+    def kept_metrics(self) -> int:
+        """How many bytes of metrics.jsonl no resume will take back: as many as the newest checkpoint remembers."""
+        try:
+            newest = (self.checkpoints / "latest").read_text(encoding="utf-8").strip()
+        except OSError:
+            return 0
+        return int(_json(self.checkpoints / newest / "state.json").get("metrics_bytes", 0))
+
     def events(self) -> list[dict[str, Any]]:
         """Everything that happened, oldest first."""
         return list(_lines(self.events_file))
@@ -169,7 +182,7 @@ class Run:
         # One line is enough for most runs, and there may be a thousand of them.
         backwards = _newest_lines(self.events_file)
         newest: dict[str, Any] = next(_objects(backwards), {})
-        last = next((event for event in _objects(backwards) if event.get("event") not in OF_JOBS), {})
+        last = next((event for event in _objects(backwards) if event.get("event") not in BESIDE), {})
         of_job = (event["job"] for event in _objects(line for line in backwards if '"job"' in line) if "job" in event)
         point: dict[str, Any] = next(_objects(_newest_lines(self.metrics_file)), {})
         plan = _json(self.plan_file)
@@ -219,6 +232,8 @@ class Run:
 
 # Events of jobs rather than of the training: written by whoever submits, and by the script around the command.
 OF_JOBS = ("queued", "job_started", "job_continues", "job_ended", "stop_asked")
+# Those, and the ones of trackers: they say nothing about where the training is.
+BESIDE = (*OF_JOBS, "tracker_failed")
 
 
 def find(name: str, runs_folder: Path) -> Run:

@@ -150,6 +150,9 @@ class _Mistakes:
             return []
         above = _settings_at(self._settings, self._document, parents[:-1])
         shelf = shelf_of(above, parents[-1]) if above else None
+        if not shelf and above is not None and parents[-1].isdecimal():
+            outer = _settings_at(self._settings, self._document, parents[:-2])
+            shelf = shelf_of(outer, parents[-2]) if outer else None
         if not shelf:
             return []
         return [kind for kind in plugins.kinds(shelf.shelf) if name in shelf.settings(kind).model_fields]
@@ -179,17 +182,26 @@ def _at(document: Any, keys: Keys | list[str | int]) -> Any:
 
 
 def shelf_of(settings: type[Settings], name: str) -> Shelf | None:
-    """The shelf that one field's kinds stand on, None where it has no kinds."""
+    """The shelf that one field's kinds stand on, or those of its items; None where it has no kinds."""
     field = settings.model_fields.get(name)
-    return next((mark for mark in field.metadata if isinstance(mark, Shelf)), None) if field else None
+    if field is None:
+        return None
+    of_items = (mark for item in typing.get_args(field.annotation) for mark in typing.get_args(item)[1:])
+    return next((mark for mark in (*field.metadata, *of_items) if isinstance(mark, Shelf)), None)
 
 
 def _settings_at(settings: type[Settings], document: Any, keys: Any) -> type[Settings] | None:
     """The settings class that describes the group at `keys`."""
     here: type[Settings] | None = settings
+    above, name = here, ""
     for key in keys:
+        if isinstance(document, list) and str(key).isdecimal():  # an item of a list of kinds
+            document = document[int(key)]
+            here = _group(above, name, document) if above else None
+            continue
         document = document.get(key) if isinstance(document, dict) else None
-        here = _group(here, str(key), document) if here else None
+        above, name = here, str(key)
+        here = _group(here, name, document) if here else None
     return here
 
 

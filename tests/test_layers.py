@@ -13,25 +13,14 @@ LEVELS = [
     # nouns
     {"run"},
     {"weights", "contract"},
-    {
-        "augment",
-        "experiment",
-        "machine",
-        "site",
-        "job",
-        "manifest",
-        "plan",
-        "predictions",
-        "networks",
-        "masks",
-        "vectors",
-    }
-    | {"fields", "packed", "remote", "embeddings", "space", "study"},
+    {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
+    | {"fields", "packed", "remote", "vectors", "embeddings", "space", "study", "points"},
     {"lock", "preflight"},
     # machinery that knows only nouns
     {"metrics", "report", "phones"},
     # shelves
-    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters", "explainers"},
+    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters"}
+    | {"explainers", "exporters", "trackers"},
     {"exported"},
     {"engine", "queue"},
     # stages
@@ -74,11 +63,14 @@ DOORS = {
     "lightning": set(),
     "optuna": {"tune/searcher.py"},
     "ray": {"tune/over_nodes.py"},
+    "tensorboard": {"trackers/tensorboard.py"},
+    "mlflow": {"trackers/mlflow.py"},
+    "wandb": {"trackers/wandb.py"},
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
-         "preflight", "outside", "quota", "contract", "curves", "space", "study", "cli", "terminal",
+         "preflight", "outside", "quota", "contract", "points", "curves", "space", "study", "cli", "terminal",
          "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",
@@ -95,6 +87,9 @@ HEAVY = {
     "scipy",
     "optuna",
     "ray",
+    "tensorboard",
+    "mlflow",
+    "wandb",
 }
 
 

@@ -20,7 +20,7 @@ VERBS = (
     *("check", "prepare", "pack", "convert"),
     *("train", "tune", "evaluate", "report", "compare"),
     *("predict", "export", "serve", "embed", "explain"),
-    *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
+    *("submit", "resume", "stop", "watch", "logs", "runs", "why", "track"),
     *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
 )
 COMMON_FLAGS = ("json", "quiet")

@@ -14,6 +14,7 @@
     on_change=     stretch, tail or restart: what the learning rate does when the length of a run is changed
     accept=true    go on although the images changed
     score=false    leave the test rows and the page for later: instar evaluate makes them
+    track=[mlflow] show the curves elsewhere too: tensorboard, mlflow, wandb, csv
 
     --dry          say what would happen, and do nothing
     --quiet        only what needs attention
@@ -26,7 +27,8 @@ Ctrl-C, SIGTERM and SIGUSR1 save and stop; so does the end of a Slurm job. Exit 
 import difflib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +41,10 @@ from instar.errors import DONE, ConfigError, WeightsError
 if TYPE_CHECKING:
     from instar.experiment import Experiment
     from instar.machine import Machine, Start
+    from instar.manifest import Manifest
+    from instar.plan import Plan
+    from instar.run import Run
+    from instar.train import Outcome
 
 FLAGS = ("dry",)
 THINGS = (0, 1)
@@ -59,6 +65,7 @@ def run(words: Words) -> int:
     deadline.install()
     caches.refuse_network()
     experiment, machine, start = settings(words)
+    trackers_are_here(experiment)
     _weights_are_here(words, experiment, start)
     if "dry" not in words and (ranks := _ranks_to_start(machine)) > 1:
         from instar.engine.ranks import launch
@@ -126,6 +133,14 @@ def _weights_are_here(words: Words, experiment: "Experiment", start: "Start") ->
             raise
 
 
+def trackers_are_here(experiment: "Experiment") -> None:
+    """Raises ConfigError, before anything begins, where a tracker's package is not installed."""
+    if experiment.track:
+        from instar.engine.tracking import followers
+
+        followers.check(experiment.track)
+
+
 def source(words: Words, experiment: "Experiment") -> Path:
     """The recipe or folder that a command is about, beside which its lock stands."""
     return Path(words.things[0] if words.things else experiment.data.root)
@@ -153,10 +168,34 @@ def _ranks_to_start(machine: "Machine") -> int:
 
 
 def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "Start") -> int:
+    level = "silent" if "json" in words else "quiet" if "quiet" in words else "full"
+    learnt = learn(words, experiment, machine, start, level=level)
+    if learnt.outcome.rank == 0:
+        _tell_of(words, learnt)
+    return DONE
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A training, scored.
+
+    split    the rows it was scored on; None where there were none to score, and on ranks other than 0
+    notes    a line each of what trackers have to say
+    """
+
+    outcome: "Outcome"
+    metric: str
+    split: str | None = None
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def learn(words: Words, experiment: "Experiment", machine: "Machine", start: "Start", *, level: str) -> Learnt:
+    """Train, with trackers beside it, and score the test rows; level is what the terminal shows."""
     from instar import lock, prepare
     from instar import train as stage
+    from instar.engine.tracking.followers import Followers, told
 
-    level = "silent" if "json" in words else "quiet" if "quiet" in words else "full"
     metric = plugins.load("tasks", experiment.task.kind).METRIC
     view = terminal.Terminal(metric=metric, watched=experiment.train.metric, experiment=experiment, level=level)
     options = stage.Options(
@@ -168,29 +207,34 @@ def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "S
         lock=lock.beside(source(words, experiment)),
         fetch=_fetching(words, experiment),
     )
-    try:
-        outcome = stage.train(
-            experiment,
-            lambda: prepare.manifest(experiment.data, experiment.seed, progress=view.preparing),
-            machine=machine,
-            options=options,
-            view=view,
-            announce=view.announce,
-        )
-    finally:
-        view.clear()
-    if outcome.rank == 0:
-        _finish(words, outcome, metric=metric, machine=machine, score=start.score)
-    return DONE
+    followers = Followers(() if options.dry else experiment.track)
+
+    def announce(run: "Run", plan: "Plan", manifest: "Manifest") -> None:
+        view.announce(run, plan, manifest)
+        followers.begin(run)
+
+    with followers:
+        try:
+            outcome = stage.train(
+                experiment,
+                lambda: prepare.manifest(experiment.data, experiment.seed, progress=view.preparing),
+                machine=machine,
+                options=options,
+                view=view,
+                announce=announce,
+            )
+        finally:
+            view.clear()
+        if outcome.rank != 0 or outcome.state == "dry":
+            return Learnt(outcome, metric)
+        split = _score(outcome, machine, score=start.score)
+        notes = told(followers.end(), to_type(outcome.run.path))
+    return Learnt(outcome, metric, split, outcome.run.scores(split) if split else {}, notes)
 
 
-def _finish(words: Words, outcome: Any, *, metric: str, machine: "Machine", score: bool) -> None:
-    """Score the test rows, write the page, and say where to look."""
+def _score(outcome: "Outcome", machine: "Machine", *, score: bool) -> str | None:
+    """Score the test rows, or else those of validation, and write the page; returns which."""
     run = outcome.run
-    if outcome.state == "dry":
-        again = " ".join(word for word in ("instar", *words.line) if word != "--dry")
-        _tell(words, {"state": "dry", "run": str(run.path)}, [f"next     {again}"])
-        return
     split = "test" if outcome.plan.test_rows else "val" if outcome.plan.val_rows else None
     if split and score:
         from instar import evaluate
@@ -199,12 +243,24 @@ def _finish(words: Words, outcome: Any, *, metric: str, machine: "Machine", scor
             evaluate.evaluate(run, split=split, machine=machine)
         elif not run.report.exists():
             evaluate.report(run)
-    scores = run.scores(split) if split else {}
-    facts = {"state": outcome.state, "run": str(run.path), "best": outcome.best, "split": split, "scores": scores}
-    _tell(words, facts, ending(run, outcome.best, split, scores, metric=metric))
+    return split
 
 
-def ending(run: Any, best: dict[str, Any], split: str | None, scores: dict[str, Any], *, metric: str) -> Sequence[str]:
+def _tell_of(words: Words, learnt: Learnt) -> None:
+    """Say how good it is, and where to look."""
+    outcome, run = learnt.outcome, learnt.outcome.run
+    if outcome.state == "dry":
+        again = " ".join(word for word in ("instar", *words.line) if word != "--dry")
+        _tell(words, {"state": "dry", "run": str(run.path)}, [f"next     {again}"])
+        return
+    facts = {"state": outcome.state, "run": str(run.path), "best": outcome.best}
+    lines = ending(run, outcome.best, learnt.split, learnt.scores, metric=learnt.metric)
+    _tell(words, {**facts, "split": learnt.split, "scores": learnt.scores}, [*lines[:-1], *learnt.notes, *lines[-1:]])
+
+
+def ending(
+    run: Any, best: dict[str, Any], split: str | None, scores: Mapping[str, Any], *, metric: str
+) -> Sequence[str]:
     """The last lines of a training: how good it is, where to look, what to type next."""
     results = []
     if best:

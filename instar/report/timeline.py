@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instar.report.blocks import Facts, Span, Table, Tick, Timeline
-from instar.run import OF_JOBS
+from instar.run import BESIDE
 
 Event = dict[str, Any]
 BEGINS = frozenset({"started", "resumed"})
@@ -54,7 +54,7 @@ def attempts(events: Sequence[Event], metrics: Sequence[Event] = ()) -> list[Att
         begins = event.get("event") in BEGINS
         if begins and (not groups or _who(groups[-1][0]) != _who(event) or _over(groups[-1])):
             groups.append([event])
-        elif groups and event.get("event") not in ("evaluated", *OF_JOBS):
+        elif groups and event.get("event") not in ("evaluated", *BESIDE):
             groups[-1].append(event)
     return [_attempt(group, groups[index + 1 :], metrics) for index, group in enumerate(groups)]
 

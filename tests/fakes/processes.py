@@ -44,7 +44,7 @@ class Command:
         root = folder / "some 'images'"
         if not root.exists():
             folder_of_images(root)
-        self._recipe = folder / f"{run}.yaml"
+        self._recipe = folder / f"{Path(run).name}.yaml"
         self._recipe.write_text(dump(recipe(root, **changes)), encoding="utf-8")
 
     def line(self, *words: str) -> list[str]:
