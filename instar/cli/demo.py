@@ -4,8 +4,8 @@
     instar demo FOLDER
     instar demo deepcam [FOLDER]   MLPerf's climate benchmark, small: synthetic weather to a segmentation, its page, and
                                    SUCCESS of the official checker in the open division
-    instar demo pairs [FOLDER]     1,797 made-up scenes seen by a colour and a thermal camera, and two encoders that learn
-                                   without labels which belong together
+    instar demo pairs [FOLDER]     1,797 made-up scenes, seen by a colour and a thermal camera, and two encoders that
+                                   learn without labels which belong together
 
 Makes a folder of images, then runs the commands one would type: train, evaluate, report. Each is printed first.
 
