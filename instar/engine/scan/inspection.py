@@ -100,8 +100,9 @@ def inspect(
         written = time.monotonic()
 
     try:
+        processes = usable_cpus() if workers is None else workers
         look_at_each = partial(look_at, os.fspath(root), patience=patience)
-        for part, rows in _looked_at(look_at_each, files, todo, usable_cpus() if workers is None else workers):
+        for part, rows in _looked_at(os.fspath(root), look_at_each, files, todo, processes):
             waiting += rows
             numbers += part
             done += len(part)
@@ -119,7 +120,7 @@ def inspect(
 
 
 def _looked_at(
-    look_at_each: LookAt, files: Sequence[str], todo: list[int], workers: int
+    root: str, look_at_each: LookAt, files: Sequence[str], todo: list[int], workers: int
 ) -> Iterator[tuple[list[int], Rows]]:
     """Parts of what is to be looked at, and what was found, as they are ready."""
     parts = [todo[at : at + _AT_ONCE] for at in range(0, len(todo), _AT_ONCE)]
@@ -137,7 +138,7 @@ def _looked_at(
             guilty: list[list[int]] = []
             yield from _by_processes(look_at_each, files, singly, 1, guilty)
             for part in guilty:
-                yield part, [look.given_up(files[number], ENDED) for number in part]
+                yield part, [look.ended(root, files[number], ENDED) for number in part]
 
 
 def _by_processes(

@@ -97,8 +97,7 @@ def _with_mask(
 
 def _of_field(root: Path, file: str, image_HWC: np.ndarray | None, reason: str) -> dict[str, Any]:
     """A row of `look.SCHEMA` about a field."""
-    size, changed_ns = headers.state(f"{root}/{file}")
-    row = look.given_up(file, reason) | {"bytes": size, "changed_ns": changed_ns}
+    row = look.ended(str(root), file, reason)
     if image_HWC is None:
         return row
     height, width, channels = image_HWC.shape

@@ -67,9 +67,14 @@ def look(root: str, file: str) -> dict[str, Any]:
         return found | {"reason": str(error)}
 
 
+def ended(root: str, file: str, reason: str) -> dict[str, Any]:
+    """The row of a file that is no picture, or none that could be looked at."""
+    size, changed_ns = state(f"{root}/{file}")
+    return {"file": file, "bytes": size, "changed_ns": changed_ns, **_EMPTY, "reason": reason}
+
+
 def given_up(file: str, reason: str) -> dict[str, Any]:
-    """The row of a file that could not even be looked at. It will be looked at again: its size is not asked for, as
-    that may hang too."""
+    """The row of a file that does not come. Its size, which may hang too, is not asked for: it is looked at again."""
     return {"file": file, "bytes": -1, "changed_ns": -1, **_EMPTY, "reason": reason}
 
 
