@@ -4,28 +4,30 @@
 
 step   DeepLabv3+ Xception (56 million weights), 2 fields of 96 x 144 x 16 on the CPU, LAMB: the engine's step with the
        task's loss, counts and guard; beside the same network, loss and optimiser in six lines
-read   a field of 768 x 1152 x 16 (57 MB, HDF5, made-up numbers) with its labels, normalised and checked for NaN, beside
-       h5py's own `[...]` and the same arithmetic, and beside read() of the bytes into a buffer that is used again; warm
+read   fields of 768 x 1152 x 16 (57 MB, made-up numbers) with their labels, checked for NaN, into a batch that is
+       there: from HDF5 files and packed, also rolled and mirrored; beside read() of the bytes into a buffer that is
+       used again, and beside h5py's own `[...]` and the usual arithmetic; warm, processor time
 
 Medians of the ratios of each round. The machine's own state is in both.
 """
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from _side_by_side import Case, report
 from _side_by_side import rounds as timed
 from torch.nn import functional
 
+from instar import convert, fields, pack, plugins, prepare
 from instar import experiment as experiments
-from instar import plugins, prepare
 from instar.bench import weather
 from instar.engine import optimise as optimising
+from instar.engine.loading.loaders import keyed
 from instar.engine.step import Forward, Stepper
 from instar.plan import Plan
 
@@ -117,40 +119,53 @@ def ours(image_BHWC: torch.Tensor, mask_BHW: torch.Tensor) -> Case:
 
 def read(folder: Path, rounds: int) -> None:
     random = np.random.default_rng(0)
-    (folder / "train").mkdir()
+    root = folder / "files"
+    (root / "train").mkdir(parents=True)
     for number in range(2):
-        with h5py.File(folder / "train" / f"data-{number}.h5", "w") as file:
-            file["climate/data"] = random.random((768, 1152, CHANNELS), np.float32)
-            file["climate/labels_0"] = random.integers(0, CLASSES, (768, 1152), np.int32)
-    with h5py.File(folder / "stats.h5", "w") as file:
-        file["climate/minval"], file["climate/maxval"] = np.zeros(CHANNELS), np.ones(CHANNELS)
-    said = {"kind": "field", "classes": list(weather.CLASSES)}
-    experiment = experiments.load({"data": {"root": str(folder), "reader": said}, "augment": {"kind": "field"}})
-    rows = prepare.manifest(experiment.data, 0)
-    reader = plugins.load("readers", "field").open(experiment.data.reader, rows, experiment.augment)
-    files = [folder / "train" / f"data-{number}.h5" for number in range(2)]
+        data = random.random((768, 1152, CHANNELS), np.float32)
+        labels = random.integers(0, CLASSES, (768, 1152), np.int32)
+        fields.write(root / "train" / f"data-{number}.h5", {"climate/data": data, "climate/labels_0": labels})
+    fields.write(root / "stats.h5", {"climate/minval": np.zeros(CHANNELS), "climate/maxval": np.ones(CHANNELS)})
+    pack.pack(convert.sources(root, convert.tasks(root)), folder / "packed", pack.Options("array", processes=1))
+    files = [root / "train" / f"data-{number}.h5" for number in range(2)]
     buffer = bytearray(files[0].stat().st_size)
+    places = {"image": np.empty((768, 1152, CHANNELS), np.float32), "mask": np.empty((768, 1152), np.uint8)}
 
     def raw() -> None:
         for file in files:
             with file.open("rb", buffering=0) as opened:
                 opened.readinto(buffer)
 
-    def fields() -> None:
-        for row in range(2):
-            reader.read(row, None)
+    def ours(root: Path, *, varied: bool = False) -> Case:
+        said = {"kind": "field", "classes": list(weather.CLASSES)}
+        experiment = experiments.load({"data": {"root": str(root), "reader": said}, "augment": {"kind": "field"}})
+        rows = prepare.manifest(experiment.data, 0)
+        reader = plugins.load("readers", "field").open(experiment.data.reader, rows, experiment.augment)
+
+        def one() -> None:
+            for row in range(2):
+                reader.read_into(row, keyed(0, 0, row) if varied else None, places)
+
+        one()  # what is packed is compared the first time
+        return one
 
     low_C, high_C = np.zeros(CHANNELS, np.float32), np.ones(CHANNELS, np.float32)
 
     def usual() -> None:
         for file in files:
-            with h5py.File(file) as opened:
-                field_HWC, mask_HW = opened["climate/data"][...], opened["climate/labels_0"][...]
+            field_HWC, mask_HW = fields.read(file, "climate/data"), fields.read(file, "climate/labels_0")
             field_HWC = (field_HWC - low_C) / (high_C - low_C)
             assert np.isfinite(field_HWC).all() and mask_HW.max() < CLASSES
 
-    cases = {"read() into a buffer": raw, "h5py and numpy": usual, "instar": fields}
-    report("deepcam read", timed(cases, rounds=rounds), "h5py and numpy", {"instar": 1.0})
+    cases = {
+        "read() into a buffer": raw,
+        "h5py and numpy": usual,
+        "HDF5": ours(root),
+        "packed": ours(folder / "packed"),
+        "packed, rolled and mirrored": ours(folder / "packed", varied=True),
+    }
+    seconds = timed(cases, rounds=rounds, clock=time.process_time)
+    report("deepcam read", seconds, "read() into a buffer", {"HDF5": 1 / 0.9, "packed": 1 / 0.9})
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ _TRIED = 16  # files of which one must be readable
 _DIGITS = re.compile(r"\d+")
 _BUFFER = 1 << 20  # stays in the processor's cache between reading, hashing and writing; 8 MB took 1.2 times as long
 
-_WINDOW = 1 << 25  # bytes that the kernel copies in one go, and that are mapped at once
+_WINDOW = 1 << 26  # bytes that are mapped at once
 _MAPPED = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 
 _LARGEST = 1 << 28  # for what is compressed together
@@ -217,14 +217,9 @@ class _Converter:
         whole = xxhash.xxh3_128()
         try:
             with open(part, "wb", buffering=0) as file:
-                if not task.whole:
-                    head = _head(about)
-                    whole.update(head)
-                    _write(file, head)
-                if about.offset is None or not _copied_by_kernel(source, about, file, whole):
-                    for piece in self._bytes_of(source) if task.whole else self._bytes(source, about):
-                        whole.update(piece)
-                        _write(file, piece)
+                for piece in self._bytes_of(source) if task.whole else self._all(source, about):
+                    _write(file, piece)
+                    whole.update(piece)  # in the processor's cache still
             found = self._moments(part) if self._options.stats and not task.whole else None
             size = part.stat().st_size
             faults.point("convert.rename")
@@ -246,25 +241,18 @@ class _Converter:
             while got := file.readinto(self._buffer.data):
                 yield self._buffer.data[:got]
 
+    def _all(self, source: Path, about: Field) -> Iterator[Any]:
+        yield _head(about)
+        yield from self._bytes(source, about)
+
     def _bytes(self, source: Path, about: Field) -> Iterator[memoryview]:
-        """All bytes of an array, through the one buffer."""
+        """All bytes of an array; HDF5 need not be asked for one that lies in one piece."""
         if about.offset is None:
             if self._buffer.size < about.least <= _LARGEST:
                 self._buffer = np.empty(about.least, np.uint8)
             yield from fields.blocks(source, about.name, out=self._buffer)
             return
-        # In one piece in the file: HDF5 need not be asked, and nothing is allocated.
-        view, at, end = self._buffer.data, about.offset, about.offset + about.size
-        number = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            while at < end:
-                got = os.preadv(number, [view[: min(view.nbytes, end - at)]], at)
-                if not got:
-                    raise DataError(_truncated(source, about, end - at))
-                yield view[:got]
-                at += got
-        finally:
-            os.close(number)
+        yield from _lying(source, about, self._buffer)
 
     def _moments(self, part: Path) -> Moments:
         array = np.lib.format.open_memmap(part, mode="r")
@@ -272,38 +260,31 @@ class _Converter:
         return moments.of_array(array, axis=axis)
 
 
-def _copied_by_kernel(source: Path, about: Field, file: io.FileIO, whole: Any) -> bool:
-    """Copy an array that lies in one piece without a way through this process, which only reads it for its hash.
+def _lying(source: Path, about: Field, buffer: np.ndarray) -> Iterator[memoryview]:
+    """All bytes of an array that lies in one piece, as they are mapped: so the only copy is that into the output.
 
-    False, and nothing written, where the kernel or the file systems cannot.
+    buffer   for a file system that maps nothing
     """
     assert about.offset is not None, "the caller looked"
-    if not hasattr(os, "copy_file_range"):  # of Linux
-        return False
     at, end = about.offset, about.offset + about.size
-    with open(source, "rb", buffering=0) as reading:
-        missing = end - os.fstat(reading.fileno()).st_size
+    with open(source, "rb", buffering=0) as file:
+        missing = end - os.fstat(file.fileno()).st_size
         if missing > 0:
-            raise DataError(_truncated(source, about, missing))
+            raise DataError(f"{source}: is truncated: {about.name!r} ends {missing} bytes after the file does")
         while at < end:
-            try:
-                got = os.copy_file_range(reading.fileno(), file.fileno(), min(_WINDOW, end - at), at)
-            except OSError:
-                if at > about.offset:
-                    raise
-                return False
-            if not got:
-                raise DataError(_truncated(source, about, end - at))
             begin = at // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-            mapped = mmap.mmap(reading.fileno(), at + got - begin, _MAPPED, mmap.PROT_READ, offset=begin)
-            with mapped, memoryview(mapped)[at - begin :] as piece:
-                whole.update(piece)
-            at += got
-    return True
-
-
-def _truncated(source: Path, about: Field, missing: int) -> str:
-    return f"{source}: is truncated: {about.name!r} ends {missing} bytes after the file does"
+            size = min(_WINDOW, end - at)
+            try:
+                mapped = mmap.mmap(file.fileno(), at + size - begin, _MAPPED, mmap.PROT_READ, offset=begin)
+            except OSError:
+                size = os.preadv(file.fileno(), [buffer.data[: min(buffer.size, size)]], at)
+                yield buffer.data[:size]
+            else:
+                with mapped, memoryview(mapped)[at - begin :] as window:
+                    for start in range(0, size, _BUFFER):
+                        with window[start : start + _BUFFER] as piece:
+                            yield piece
+            at += size
 
 
 def _head(about: Field) -> bytes:

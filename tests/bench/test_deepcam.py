@@ -70,10 +70,11 @@ def test_a_log_that_claims_the_benchmarks_sizes_is_flagged(benched):
         log.write_text(honest)
 
 
-def test_the_small_recipe_is_the_benchmark_but_for_size_and_network(tmp_path):
+def test_the_small_recipe_is_the_benchmark_but_for_size_network_and_second_loss(tmp_path):
     made = deepcam.prepare(tmp_path / "a place", samples=20, height=16, width=24)
     small, whole = load(made.recipe), load("recipes/deepcam/recipe.yaml")
-    assert small.task == whole.task and small.augment == whole.augment
+    assert small.task.also == "dice" and small.task.model_copy(update={"also": "none"}) == whole.task
+    assert small.augment == whole.augment
     assert (small.train.target, small.train.metric, small.train.average_bn) == (0.82, "sample_iou", True)
     assert small.data.reader.names == whole.data.reader.names and small.data.reader.classes == whole.data.reader.classes
 
