@@ -10,6 +10,7 @@ from instar.report.blocks import Chart, Charts, Line, Mark, Table
 from instar.report.timeline import Attempt
 
 Point = dict[str, Any]
+_NO_SHARES = ("std", "spread", "cosine")  # between 0 and 1 by chance
 
 
 def best_point(metrics: Sequence[Point], metric: str, mode: str) -> Point | None:
@@ -101,7 +102,7 @@ def _metric_chart(val: Sequence[Point], metric: str, marks: tuple[Mark, ...], be
         return Chart("", (), "epoch")
     lines = (_line("train", val, f"train_{metric}"), _line("validation", val, metric, style="second"))
     values = [value for line in lines if line for value in line.y]
-    percent = bool(values) and min(values) >= 0 and max(values) <= 1
+    percent = bool(values) and min(values) >= 0 and max(values) <= 1 and metric not in _NO_SHARES
     if best is not None:
         text = f"{100 * best[metric]:.1f} %" if percent else f"{best[metric]:.4g}"
         marks = (*marks, Mark(best["epoch"], text, "best", y=best[metric]))

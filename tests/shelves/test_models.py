@@ -30,7 +30,7 @@ FAMILIES = """
 """.split()
 SMALL = {"timm": "test_resnet", "torchvision": "shufflenet_v2_x0_5"}
 # What answers once an image; the rest, and some names of torchvision, answer each pixel.
-OF_IMAGES = ["resnet9", "timm", "torchvision"]
+OF_IMAGES = ["resnet9", "timm", "torchvision", "vit"]
 OF_PIXELS = [
     *((kind, {}) for kind in ("deeplab_xception", "smp")),
     *(("smp", {"name": name, "encoder": "test_resnet"}) for name in ("unet", "fpn", "deeplabv3plus")),
