@@ -19,10 +19,10 @@ import torch
 from _side_by_side import report, rounds
 from PIL import Image
 
-from instar import pack, plugins, prepare
+from instar import cli, plugins, prepare
+from instar.augment import Augment
 from instar.engine import mapping, predict, stamps
 from instar.engine.loading.loaders import eval_stream
-from instar.engine.packing.sources import Sources
 from instar.engine.ranks import world as worlds
 from instar.experiment import Data
 from instar.tasks import classification
@@ -52,8 +52,6 @@ def main() -> None:
 def throughput(folder: Path, images: int, size: int, num_rounds: int) -> None:
     manifest = packed(folder, images)
     shelf = plugins.load("readers", "image_label")
-    from instar.augment import Augment
-
     reader = shelf.open(shelf.Settings(), manifest, Augment(size=size, resize=size))
     models = plugins.load("models", "timm")
     encoder = models.build(models.Settings(name="resnet18"), channels=3, classes=2, size=size)
@@ -85,17 +83,12 @@ def throughput(folder: Path, images: int, size: int, num_rounds: int) -> None:
 def packed(folder: Path, images: int) -> Any:
     """Photo-like JPEGs of 256 pixels, packed; their manifest."""
     generator = np.random.default_rng(0)
-    names = []
     for number in range(images):
         file = folder / "loose" / f"class {number % 2}" / f"{number:05d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         coarse.resize((256, 256), Image.Resampling.BICUBIC).save(file, quality=90)
-        names.append(str(file.relative_to(folder / "loose")))
-    found = Sources(folder / "loose", "folder", names)
-    found.size_N = np.array([(folder / "loose" / name).stat().st_size for name in names])
-    found.changed_N = found.at_N = np.zeros(images, np.int64)
-    pack.pack(found, folder / "packed", pack.Options())
+    assert cli.main(["pack", str(folder / "loose"), f"to={folder / 'packed'}", "--quiet"]) == 0
     return prepare.manifest(Data.model_validate({"root": folder / "packed", "split": {"test": 0.0, "val": 0.0}}), 0)
 
 

@@ -130,7 +130,7 @@ def mapped(
             row_P=row_P,
             branch_P=branch_P,
             partner_P=partner_P,
-            branches=branches,
+            branches=[embeddings.meta["names"].get(branch, branch) for branch in branches],
             label_P=label_P,
             examples={
                 cluster: mapping.typical(made, cluster, most=mappage.EXAMPLES) for cluster in range(scores["clusters"])
@@ -214,6 +214,7 @@ def _embedded(
         "samples": asked.samples,
         "manifest": manifest.hash,
         "unreadable": [manifest.ids[row] for row in columns["row"][~columns["readable"]].tolist()],
+        "names": stored.names_of(asked.experiment),
         "side": side,
         "tiny": asked.plan.size <= stamps.TINY,
     }

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from instar.errors import DataError, RunError
+from instar.experiment import Experiment
 from instar.predictions import texts
 
 BRANCHES = ("image", "other")
@@ -57,6 +58,11 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def names_of(experiment: Experiment) -> dict[str, str]:
+    """What people call the branches, where the reader has names for the two files of a row: RGB and thermal."""
+    return dict(zip(BRANCHES, getattr(experiment.data.reader, "names", BRANCHES), strict=True))
 
 
 def write(embeddings: Embeddings, path: Path) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
+from instar import embeddings, plugins
 from instar import manifest as manifests
-from instar import plugins
 from instar import predictions as stored
 from instar.errors import ConfigError, DataError, RunError
 from instar.experiment import Experiment
@@ -103,7 +103,7 @@ def explain(
         raise DataError(f"none of these rows can be read: {'; '.join(unread)}")
     name = f"{_slug(rows)}-{method.rpartition('.')[2]}"
     _write_maps(found, run.explanation_maps(name))
-    _write_page(run, found, name, method=method, checkpoint=asked.checkpoint, question=question, unread=unread)
+    _write_page(run, found, name, method=method, asked=asked, question=question, unread=unread)
     run.log_event("explained", rank=0, method=method, rows=len(found), checkpoint=asked.checkpoint)
     return {
         "method": method,
@@ -339,11 +339,12 @@ def _write_page(
     name: str,
     *,
     method: str,
-    checkpoint: str,
+    asked: "WithRows",
     question: Question,
     unread: Sequence[str],
 ) -> None:
     branches = list(dict.fromkeys(maps.branch for one in found for maps in one.maps))
+    called = embeddings.names_of(asked.experiment)
     shown = [
         explainpage.seen(
             one.image[maps.branch],
@@ -352,16 +353,18 @@ def _write_page(
             row=one.name,
             answer=one.answer,
             truth=one.truth,
-            branch=maps.branch if len(branches) > 1 else "",
+            branch=called[maps.branch] if len(branches) > 1 else "",
         )
         for one in found
         for maps in one.maps
     ]
-    how = dict.fromkeys(f"{maps.branch}: {maps.note}" if len(branches) > 1 else maps.note for maps in found[0].maps)
-    about: dict[str, Any] = {"run": run.name, "checkpoint": checkpoint, "method": "; ".join(how)}
+    how = dict.fromkeys(
+        f"{called[maps.branch]}: {maps.note}" if len(branches) > 1 else maps.note for maps in found[0].maps
+    )
+    about: dict[str, Any] = {"run": run.name, "checkpoint": asked.checkpoint, "method": "; ".join(how)}
     about |= {"split": question.split, "seed": question.seed}
     notes = [f"{len(unread)} rows cannot be read: {'; '.join(unread[:3])}"] if unread else []
-    lead = explainpage.sentence(len(found), method, branches=branches)
+    lead = explainpage.sentence(len(found), method, branches=[called[branch] for branch in branches])
     page = explainpage.page(run.name, shown, method=method, about=about, notes=notes, lead=lead)
     html.write(page, run.explanation(name))
 

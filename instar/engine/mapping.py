@@ -19,8 +19,7 @@ Clusters = Literal["kmeans", "hdbscan", "dbscan"]
 
 COMPONENTS = 50  # that t-SNE, clusters and neighbours are made from: van der Maaten & Hinton 2008 take 30
 NEIGHBOURS = 8
-# Measured on 10,000 points of 50 components, one thread: 33 s with these, 63 s with angle 0.5 and 750 steps, and a map
-# in which as many neighbours are neighbours.
+# Measured on 10,000 points, one thread: 33 s of processor time with these, 63 s with angle 0.5 and 750 steps.
 STEPS, ANGLE = 600, 0.8
 PERPLEXITY = 30.0
 _SCORED = 5_000  # points that a silhouette is reckoned from

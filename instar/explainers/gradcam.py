@@ -145,7 +145,7 @@ def _chosen(outputs: "list[tuple[str, Tensor]]", layer: str | None) -> "tuple[st
             known = list(dict.fromkeys(name for _, name, _ in maps))
             raise ConfigError(f"layer: {plugins.unknown(layer, known, what='map of features')}")
         return named[-1]
-    late = [one for one in maps if one[0] >= 0.5 * len(outputs)]
+    late = [one for one in maps if one[0] >= 0.4 * len(outputs)]
     least = min(_LEAST, max((min(_sides(answer)) for _, _, answer in late), default=0))
     fine = [one for one in late if min(_sides(one[2])) >= least]
     if not fine:
@@ -179,8 +179,11 @@ def _stacked(maps: list[Any]) -> Any:
 
 @contextmanager
 def _watched(module: "nn.Module", outputs: "list[tuple[str, Tensor]]", layer: str | None) -> Iterator[None]:
-    """Inside, every part of the module adds its name and what it gives to `outputs`."""
-    from torch import Tensor
+    """Inside, every part of the module adds its name and what it gives to `outputs`.
+
+    A convolution alone only where it is asked for: what it gives is no feature before it is normalised and bent.
+    """
+    from torch import Tensor, nn
 
     def hook(name: str) -> Any:
         def added(part: "nn.Module", given: Any, answer: Any) -> None:
@@ -194,5 +197,6 @@ def _watched(module: "nn.Module", outputs: "list[tuple[str, Tensor]]", layer: st
         raise ConfigError(f"layer: {plugins.unknown(layer, names, what='part of the network')}")
     with ExitStack() as stack:
         for name, part in module.named_modules():
-            stack.callback(part.register_forward_hook(hook(name)).remove)
+            if name == layer or not isinstance(part, nn.Conv2d):
+                stack.callback(part.register_forward_hook(hook(name)).remove)
         yield

@@ -39,6 +39,7 @@ def embeddings(
             "samples": 1,
             "manifest": "0" * 64,
             "unreadable": [],
+            "names": {"image": "RGB", "other": "thermal"},
             "side": 16,
             "tiny": True,
         },

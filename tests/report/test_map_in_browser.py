@@ -116,7 +116,7 @@ def test_a_lasso_around_all_lists_every_point_and_its_csv_has_their_true_names(o
     assert opened.run("document.querySelector('.how-many').textContent") == "120 points"
     rows = listed(opened)
     assert sorted(row["id"] for row in rows) == sorted([*made.ids, *made.ids])
-    assert {row["branch"] for row in rows} == {"image", "other"}
+    assert {row["branch"] for row in rows} == {"RGB", "thermal"}
     assert {row["class"] for row in rows} == {name.encode("utf-8", "backslashreplace").decode() for name in HOSTILE}
     assert opened.run("document.querySelectorAll('.list .strip li').length") == 120
 
@@ -255,18 +255,30 @@ def test_without_javascript_clusters_and_numbers_can_be_read(browser, page):
 
 
 def test_twenty_thousand_points_move_smoothly(browser, tmp_path):
-    """Drawing takes a part of a frame of a sixtieth of a second: the median, on a machine that does other things too."""
+    """Processor time of the page's thread for one frame while the map is moved."""
     file = html.write(mappage.page(made_map.large(20_000)), tmp_path / "large.html")
     assert file.stat().st_size < 8 * 2**20
     browser.resize(1280, 900)
     browser.open(file)
-    times = browser.run(
-        """(async () => { const over = document.querySelector('.over'), box = over.getBoundingClientRect(), found = [];
-        for (let turn = 0; turn < 30; turn++) {
-            const facts = {deltaY: turn < 15 ? -40 : 40, clientX: box.left + 300, clientY: box.top + 300, ctrlKey: true};
+    browser.call("Performance.enable", timeDomain="threadTicks")
+    frames, move = (
+        40,
+        """(async (frames) => {
+        const over = document.querySelector('.over'), box = over.getBoundingClientRect();
+        for (let turn = 0; turn < frames; turn++) {
+            const facts = {deltaY: turn % 8 < 4 ? -40 : 40, clientX: box.left + 300, clientY: box.top + 300, ctrlKey: true};
             over.dispatchEvent(new WheelEvent('wheel', {...facts, cancelable: true}));
-            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-            found.push(Number(document.querySelector('.map').dataset.milliseconds)); }
-        return found; })()"""
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))); } })""",
     )
-    assert sorted(times)[len(times) // 2] < 33, times
+    browser.run(f"{move}(10)")
+    before = seconds_of_tasks(browser)
+    browser.run(f"{move}({frames})")
+    each = 1000 * (seconds_of_tasks(browser) - before) / frames
+    browser.call("Performance.disable")
+    print("ms", each)
+    assert 0.5 < each < 25, each  # 7 to 11 measured; a processor that two share takes longer
+
+
+def seconds_of_tasks(browser: Browser) -> float:
+    found = {one["name"]: one["value"] for one in browser.call("Performance.getMetrics")["metrics"]}
+    return found["TaskDuration"]
