@@ -107,7 +107,7 @@ def test_the_same_search_written_with_optuna_alone_draws_from_the_same_distribut
 
 def test_the_search_space_of_hyperopt_maps_onto_ours(tmp_path):
     """The butterflies' own: loguniform learning rate and weight decay, choices of optimiser and schedule."""
-    texts, place, rest = spaces.load("recipes/butterflies/tune.yaml")
+    texts, place, _ = spaces.load("recipes/butterflies/tune.yaml")
     document = experiments.document("recipes/butterflies/recipe.yaml")
     definition = tune.define(document, spaces.of(texts, place), Search())
     kinds = {one.name: (one.kind, one.numbers or one.choices) for one in definition.space.dimensions}
