@@ -287,3 +287,14 @@ def _until(condition, seconds: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_what_the_dead_leave_behind_is_ended_too():
+    code = (
+        "import subprocess, sys\nfrom instar.engine.ranks import exits\n"
+        "with exits.nothing_left():\n"
+        "    done = subprocess.run(['sh', '-c', 'setsid sleep 600 >/dev/null & echo $!'], stdout=subprocess.PIPE, text=True)\n"
+        "print(done.stdout.strip())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not Path(f"/proc/{done.stdout.strip()}").exists()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from instar.engine import deadline
 from instar.engine.loading.cores import usable_cpus
-from instar.engine.ranks import addresses, launch
+from instar.engine.ranks import addresses, exits, launch
 from instar.engine.ranks.place import Place
 from instar.errors import AGAIN, DONE, Again, RunError
 from instar.study import Study
@@ -93,7 +93,12 @@ def join(study: Study, *, device: str) -> None:
         if time.monotonic() - begun > _JOINING_SECONDS or deadline.received():
             raise Again("the first node did not come up")
         time.sleep(_TURN_SECONDS)
-    with _surroundings(found["token"]), tempfile.TemporaryDirectory(prefix="ray-") as folder, _unheard():
+    with (
+        _surroundings(found["token"]),
+        tempfile.TemporaryDirectory(prefix="ray-") as folder,
+        _unheard(),
+        exits.nothing_left(),  # Ray's agents outlive their node by minutes
+    ):
         words = ["--address", found["address"], "--num-cpus", str(usable_cpus()), "--num-gpus", str(_gpus(device))]
         words += ["--node-ip-address", _address(alone=False), "--object-store-memory", str(_STORE_BYTES), "--block"]
         with open(os.path.join(folder, "log"), "wb") as log:  # noqa: PTH118
