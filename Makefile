@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both set up everything they need.
 PY := .venv/bin/python
 
-.PHONY: demo test test-slurm check format setup scenarios chaos lock clean
+.PHONY: demo test test-slurm check docs docs-serve format setup scenarios chaos lock clean
 .DEFAULT_GOAL := demo
 
 demo: setup           ## handwritten digits to an evaluated classifier and its page
@@ -14,14 +14,21 @@ test-slurm: setup     ## jobs in a real Slurm of two virtual nodes; needs root, 
 	$(PY) -m pytest -m slurm
 
 check: setup          ## format, lint, types, layers
-	.venv/bin/ruff format --check instar tests benchmarks
-	.venv/bin/ruff check instar tests benchmarks
+	.venv/bin/ruff format --check instar tests benchmarks docs/_build
+	.venv/bin/ruff check instar tests benchmarks docs/_build
 	.venv/bin/mypy
 	$(PY) -m pytest -q tests/test_layers.py
+	$(MAKE) -s docs
+
+docs: setup           ## the documentation as a site in build/site; a link that leads nowhere is a mistake
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+docs-serve: setup     ## the same while you write, on localhost
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
 
 format: setup
-	.venv/bin/ruff format instar tests benchmarks
-	.venv/bin/ruff check --fix instar tests benchmarks
+	.venv/bin/ruff format instar tests benchmarks docs/_build
+	.venv/bin/ruff check --fix instar tests benchmarks docs/_build
 
 scenarios: setup      ## the slow tests too
 	$(PY) -m pytest -m "not slurm" -n 2

@@ -52,7 +52,8 @@ def test_the_plugins_of_the_how_to_train_a_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{page}: {target} does not exist"
+        made = target.removeprefix("../").startswith("reference/")  # with the site, whose build checks it
+        assert made or (page.parent / target).exists(), f"{page}: {target} does not exist"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -90,15 +90,16 @@ def _carry_out(arguments: list[str]) -> int:
         terminal.say(f"instar {__version__}")
         return DONE
     name, *rest = arguments
-    verb = _verb(name)
-    words = parse(name, rest, flags=(*COMMON_FLAGS, *verb.FLAGS), things=verb.THINGS)
+    module = verb(name)
+    words = parse(name, rest, flags=(*COMMON_FLAGS, *module.FLAGS), things=module.THINGS)
     if "help" in words:
-        terminal.say((verb.__doc__ or "").strip())
+        terminal.say((module.__doc__ or "").strip())
         return DONE
-    return verb.run(words)
+    return module.run(words)
 
 
-def _verb(name: str) -> ModuleType:
+def verb(name: str) -> ModuleType:
+    """The file behind a verb; raises ConfigError naming the near miss."""
     if name not in VERBS:
         import difflib
 
@@ -109,7 +110,7 @@ def _verb(name: str) -> ModuleType:
 
 
 def _overview() -> str:
-    pairs = [(verb, (_verb(verb).__doc__ or "").strip().partition("\n")[0]) for verb in VERBS]
+    pairs = [(name, (verb(name).__doc__ or "").strip().partition("\n")[0]) for name in VERBS]
     return "\n".join([HEAD, *terminal.columns_of(pairs), TAIL])
 
 

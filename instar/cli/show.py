@@ -37,8 +37,8 @@ def run(words: Words) -> int:
 def overview() -> list[str]:
     """Every group with one line, and the kinds of those that have some."""
     lines = ["groups of a recipe"]
-    lines += terminal.columns_of([(name, _summary(settings)) for name, settings in _plain_groups()])
-    for group, shelf in _shelves():
+    lines += terminal.columns_of([(name, _summary(settings)) for name, settings in groups()])
+    for group, shelf in shelves():
         kinds = [(kind, _summary(shelf.settings(kind))) for kind in plugins.kinds(shelf.shelf)]
         default = f" (default {shelf.default})"
         lines += ["", f"kinds of {group}{default}", *terminal.columns_of(kinds)]
@@ -49,20 +49,20 @@ def find(name: str) -> tuple[str, Any]:
     """The full name and the settings class behind `train`, `data.split`, `optim`, `optim.sgd` or `sgd`."""
     from instar.experiment import Experiment
 
-    groups, shelves = dict(_plain_groups()), dict(_shelves())
-    if name in groups:
-        return name, groups[name]
-    if name in shelves:
-        return f"{name}.{shelves[name].default}", shelves[name].settings(shelves[name].default)
+    plain, with_kinds = dict(groups()), dict(shelves())
+    if name in plain:
+        return name, plain[name]
+    if name in with_kinds:
+        return f"{name}.{with_kinds[name].default}", with_kinds[name].settings(with_kinds[name].default)
     if name == "recipe":
         return name, Experiment
-    every = {f"{group}.{kind}": shelf for group, shelf in shelves.items() for kind in plugins.kinds(shelf.shelf)}
+    every = {f"{group}.{kind}": shelf for group, shelf in with_kinds.items() for kind in plugins.kinds(shelf.shelf)}
     matches = [full for full in every if full == name or full.rpartition(".")[2] == name]
     if len(matches) > 1:
         raise ConfigError(f"{name!r} could be {' or '.join(matches)}. Write the whole name.")
     if matches:
         return matches[0], every[matches[0]].settings(matches[0].rpartition(".")[2])
-    known = [*groups, *shelves, *every, *(full.rpartition(".")[2] for full in every)]
+    known = [*plain, *with_kinds, *every, *(full.rpartition(".")[2] for full in every)]
     raise ConfigError(f"{plugins.unknown(name, known, what='group or kind')}. See: instar show")
 
 
@@ -75,12 +75,13 @@ def page(name: str, settings: Any) -> list[str]:
     for key, field in settings.model_fields.items():
         if key == "kind" and "." in name:
             continue
-        lines.append(f"  {key}  ({_said(name, key, field, properties.get(key, {}))})")
+        lines.append(f"  {key}  ({said(name, key, field, properties.get(key, {}))})")
         lines += [f"      {line.strip()}" for line in (field.description or "").splitlines()]
     return [*lines, "", "example", *(f"    {line}" for line in _example(name, settings))]
 
 
-def _said(name: str, key: str, field: Any, schema: dict[str, Any]) -> str:
+def said(name: str, key: str, field: Any, schema: dict[str, Any]) -> str:
+    """What one setting takes and its default, in words."""
     from instar.settings import Settings
 
     if field.is_required():
@@ -161,7 +162,7 @@ def _summary(settings: Any) -> str:
     return (settings.__doc__ or "").strip().partition("\n")[0]
 
 
-def _plain_groups() -> Iterator[tuple[str, Any]]:
+def groups() -> Iterator[tuple[str, Any]]:
     """Groups that have no kinds, inner ones too."""
     from instar.experiment import Experiment
     from instar.machine import Machine, Start
@@ -181,7 +182,7 @@ def _inside(above: str, settings: Any) -> Iterator[tuple[str, Any]]:
             yield from _inside(f"{above}{key}.", inner)
 
 
-def _shelves() -> Iterator[tuple[str, Any]]:
+def shelves() -> Iterator[tuple[str, Any]]:
     """Groups that have kinds, with their shelves."""
     from instar.experiment import Data, Experiment
     from instar.validation import shelf_of
@@ -194,9 +195,9 @@ def _shelves() -> Iterator[tuple[str, Any]]:
 
 
 def _catalogue() -> dict[str, Any]:
-    groups = {name: _summary(settings) for name, settings in _plain_groups()}
+    plain = {name: _summary(settings) for name, settings in groups()}
     kinds = {
         group: {kind: _summary(shelf.settings(kind)) for kind in plugins.kinds(shelf.shelf)}
-        for group, shelf in _shelves()
+        for group, shelf in shelves()
     }
-    return {"groups": groups, "kinds": kinds}
+    return {"groups": plain, "kinds": kinds}
