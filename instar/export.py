@@ -92,7 +92,7 @@ class _Question:
 
     images        one file a row;  truth  the class of each, or its mask
     answers       folder with what PyTorch said
-    calibration   images for int8;  scaling  of fields
+    calibration   images for int8
     ours          seconds of one image through PyTorch, several times
     """
 
@@ -103,7 +103,6 @@ class _Question:
     truth: list[Any]
     answers: Path
     calibration: list[str]
-    scaling: list[list[float]] | None
     ours: list[float]
 
 
@@ -115,8 +114,7 @@ def _question(learnt: Trained, manifest: Manifest, options: Options, shop: Path)
         raise DataError(f"{learnt.run.path}: its manifest has no rows, so nothing can be compared.")
     contract = trained.contract(learnt)
     reader = build.reader(learnt.experiment, manifest, Machine(device="cpu", workers=0))
-    statistics = manifest.statistics if trained.is_field(learnt.experiment) else None
-    scaling = None if statistics is None else [list(statistics["offset"]), list(statistics["factor"])]
+    of_field = trained.is_field(learnt.experiment)
     answers = shop / "pytorch"
     answers.mkdir()
     images: list[str] = []
@@ -132,7 +130,7 @@ def _question(learnt: Trained, manifest: Manifest, options: Options, shop: Path)
             continue
         said = _said(learnt, sample["image"])
         measure.keep(said, answers, len(images))
-        images.append(_file_of(manifest, row, scaling, shop, reader=reader))
+        images.append(_file_of(manifest, row, shop, reader=reader, of_field=of_field))
         truth.append(sample.get("mask", sample["label"]))
         if not seconds:
             seconds = measure.latency(lambda: _said(learnt, sample["image"]), repeats=_REPEATS)  # noqa: B023
@@ -145,8 +143,8 @@ def _question(learnt: Trained, manifest: Manifest, options: Options, shop: Path)
         height, width = _most_frequent([one.shape[:2] for one in _looked_at(images, contract)])
         contract = replace(contract, height=height, width=width)
     rows = _spread(manifest.rows("val" if len(manifest.rows("val")) else "train"), options.calibration)
-    seen = [_file_of(manifest, row, scaling, shop, reader=reader) for row in rows]
-    return _Question(learnt, contract, split, images, truth, answers, seen, scaling, seconds)
+    seen = [_file_of(manifest, row, shop, reader=reader, of_field=of_field) for row in rows]
+    return _Question(learnt, contract, split, images, truth, answers, seen, seconds)
 
 
 def _said(learnt: Trained, image_HWC: np.ndarray) -> dict[str, np.ndarray]:
@@ -225,7 +223,6 @@ def _converted(work: _Work) -> float:
         stored=work.options.stored,
         file=str(work.file),
         contract=contracts.text(work.contract),
-        scaling=work.question.scaling,
         calibration=work.question.calibration if work.options.stored == "int8" else [],
     )
     began = time.monotonic()
@@ -359,17 +356,16 @@ def _spread(rows: np.ndarray, most: int) -> list[int]:
     return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)].tolist() if number else []
 
 
-def _file_of(manifest: Manifest, row: int, scaling: list[list[float]] | None, shop: Path, *, reader: Any) -> str:
+def _file_of(manifest: Manifest, row: int, shop: Path, *, reader: Any, of_field: bool) -> str:
     """A file with what an app would hand over for a row: the row's own, or one that is written from what it is."""
     path = manifest.path(row)
-    if scaling is None and path.is_file():
+    if not of_field and path.is_file():
         return str(path.resolve())
     place = shop / "rows"
     place.mkdir(exist_ok=True)
     file = place / f"{row:09d}.npy"
-    if scaling is not None:
-        image_HWC = reader.read(row, None)["image"]
-        np.save(file, image_HWC / np.array(scaling[1], np.float32) + np.array(scaling[0], np.float32))
+    if of_field:
+        np.save(file, reader.read(row, None)["image"])
     elif (found := packed.at_path(path)) is not None:
         pack, number = found
         if pack.about.payload in (packed.RAW256, packed.ARRAYS):

@@ -60,7 +60,7 @@ def of_run(run: Run, *, checkpoint: str = "best", device: str = "cpu") -> Model:
     from instar.engine import trained as weights
 
     trained = weights.load(run, checkpoint=checkpoint, device=device)
-    return Model(weights.contract(trained), partial(_computed, trained, _scaling(trained)), where=str(run.path))
+    return Model(weights.contract(trained), partial(_computed, trained), where=str(run.path))
 
 
 def files(things: Sequence[str]) -> list[Path]:
@@ -121,21 +121,9 @@ def _answered(model: Model, looked: Iterable[tuple[Path, np.ndarray | str]]) -> 
             yield from (Predicted(path, answer) for (path, _), answer in zip(some, answers, strict=True))
 
 
-def _scaling(trained: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """What is taken from the numbers of a field and what they are multiplied with; None for pictures."""
-    from instar.engine import trained as weights
-
-    if not weights.is_field(trained.experiment):
-        return None
-    statistics = weights.manifest(trained.run).statistics
-    return np.array(statistics["offset"], np.float32), np.array(statistics["factor"], np.float32)
-
-
-def _computed(trained: Any, scaling: tuple[np.ndarray, np.ndarray] | None, image_BHWC: np.ndarray) -> dict[str, Any]:
+def _computed(trained: Any, image_BHWC: np.ndarray) -> dict[str, Any]:
     import torch
 
-    if scaling is not None:
-        image_BHWC = (image_BHWC - scaling[0]) * scaling[1]
     with torch.inference_mode():
         outputs = trained.learner.answer(
             torch.from_numpy(np.require(image_BHWC, requirements="W")).to(trained.plan.device)

@@ -136,8 +136,8 @@ def contract(trained: Trained) -> Contract:
 
 
 def is_field(experiment: Experiment) -> bool:
-    """Whether rows are fields of numbers, which their reader normalises, and no pictures."""
-    return bool(getattr(plugins.load("readers", experiment.data.reader.kind), "normalised", False))
+    """Whether rows are fields of numbers, and no pictures."""
+    return bool(getattr(plugins.load("readers", experiment.data.reader.kind), "numbers", False))
 
 
 def manifest(run: Run) -> Manifest:

@@ -36,6 +36,7 @@ Channel = Annotated[int, Field(ge=0)] | str
 
 gives = frozenset({"image", "mask"})
 crops = frozenset({"window", "whole"})
+numbers = True  # float32 as they are in the file, and no pixels
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _ENDINGS = (".h5", ".hdf5", ".he5", ".nc", ".nc4", ".npy")

@@ -26,7 +26,6 @@ class Request:
     kind, stored      by which exporter, and how weights are stored
     file              that is written
     contract          as JSON, with weights in float32
-    scaling           of fields: what is taken from each channel, and what it is multiplied with
     calibration       images that show int8 the ranges of numbers
     """
 
@@ -36,7 +35,6 @@ class Request:
     stored: str
     file: str
     contract: str
-    scaling: list[list[float]] | None
     calibration: list[str]
 
 
@@ -54,7 +52,7 @@ def convert(request: Request) -> None:
     exporter = plugins.load("exporters", request.kind)
     contract, file = contracts.read(request.contract, where="the request"), Path(request.file)
     learnt = trained.load(Run(Path(request.run)), checkpoint=request.checkpoint)
-    model = Whole(learnt.learner, contract, request.scaling).eval()
+    model = Whole(learnt.learner, contract).eval()
     dtype = torch.uint8 if contract.dtype == "uint8" else torch.float32
     example_BHWC = torch.zeros(example_shape(contract), dtype=dtype)
     plain = file if request.stored == "float32" else file.with_name(f"float32-{file.name}")

@@ -3,8 +3,6 @@
 Legend: B batch, H W pixels, C channels, S the size the network sees.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -13,26 +11,16 @@ from instar.networks import Learner
 
 
 class Whole(nn.Module):
-    """image_BHWC, as the contract says -> what the learner answers, by name.
+    """image_BHWC, as the contract says -> what the learner answers, by name."""
 
-    scaling   for fields: what is taken from each channel, and what it is multiplied with
-    """
-
-    def __init__(self, learner: Learner, contract: Contract, scaling: Sequence[Sequence[float]] | None = None):
+    def __init__(self, learner: Learner, contract: Contract):
         super().__init__()
         self.network = learner.module
         self.sight = Sight(contract) if contract.inside and contract.crop not in ("window", "whole") else nn.Identity()
         self._answer = learner.answer
-        if scaling is not None:
-            self.register_buffer("offset_C", torch.tensor(scaling[0], dtype=torch.float32))
-            self.register_buffer("factor_C", torch.tensor(scaling[1], dtype=torch.float32))
-        self._scaled = scaling is not None
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        image_BHWC = self.sight(image)
-        if self._scaled:
-            image_BHWC = (image_BHWC - self.offset_C) * self.factor_C
-        return self._answer(image_BHWC)
+        return self._answer(self.sight(image))
 
 
 class Sight(nn.Module):
