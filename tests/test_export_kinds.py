@@ -63,9 +63,9 @@ def test_a_vector_an_image(tmp_path):
     run = train(
         tmp_path,
         root=root,
-        model={"kind": "tests.fakes.tiny_cnn"},
+        model={"kind": "resnet9", "width": 8},
         task={"kind": "tests.fakes.embedder"},
-        augment={"size": 12},
+        augment={"size": 16},
         train__epochs=1,
         train__metric="loss",
         train__mode="min",
@@ -74,10 +74,10 @@ def test_a_vector_an_image(tmp_path):
     assert file.contract.labels == () and made.card["moved"] < 1e-4 and made.card["agreement"] > 0.8
     path = next(root.rglob("*.png"))
     said = file.predict(path).embedding_D
-    assert said.shape == (8,)
+    assert said.ndim == 1
     np.testing.assert_allclose(said, predict.of_run(run).predict(path).embedding_D, atol=1e-3)
     Image.open(path).resize((60, 31)).save(tmp_path / "other.png")
-    assert file.predict(tmp_path / "other.png").embedding_D.shape == (8,)
+    assert file.predict(tmp_path / "other.png").embedding_D.shape == said.shape
 
 
 def test_the_whole_set_of_hostile_labels_is_quoted_in_code(tmp_path):
