@@ -59,8 +59,14 @@ def of_run(run: Run, *, checkpoint: str = "best", device: str = "cpu") -> Model:
     """A run as a model that is computed by PyTorch."""
     from instar.engine import trained as weights
 
-    trained = weights.load(run, checkpoint=checkpoint, device=device)
-    return Model(weights.contract(trained), partial(_computed, trained), where=str(run.path))
+    return of_trained(weights.load(run, checkpoint=checkpoint, device=device))
+
+
+def of_trained(trained: Any) -> Model:
+    """A learner that was brought back (engine.trained.Trained) as a model."""
+    from instar.engine import trained as weights
+
+    return Model(weights.contract(trained), partial(_computed, trained), where=str(trained.run.path))
 
 
 def files(things: Sequence[str]) -> list[Path]:

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 MOST_BYTES = 32 * 2**20
+Look = Callable[[np.ndarray], list[tuple[str, str, np.ndarray]]]
 _KINDS = ("image/", "application/octet-stream")
 
 
-def serve(model: Model, *, port: int = 0, told: Callable[[str], None]) -> None:
+def serve(model: Model, *, look: Look | None = None, port: int = 0, told: Callable[[str], None]) -> None:
     """Serve the page until the process is told to stop.
 
+    look   what says where in an image a model looked; None where nothing does
     port   0 for one that is free
     told   told the address, once it answers
     Raises ConfigError where the port is taken, or the model looks at something else than pictures.
@@ -50,14 +52,14 @@ def serve(model: Model, *, port: int = 0, told: Callable[[str], None]) -> None:
                 f"port {port} cannot be used ({error.strerror}). Leave port out for a free one."
             ) from error
         number, token = listening.getsockname()[1], secrets.token_urlsafe(24)
-        application = app(model, token=token, hosts=(f"127.0.0.1:{number}", f"localhost:{number}"))
+        application = app(model, look=look, token=token, hosts=(f"127.0.0.1:{number}", f"localhost:{number}"))
         settings = uvicorn.Config(application, log_level="error", access_log=False, lifespan="off")
         listening.listen(16)  # from here on the address answers
         told(f"http://127.0.0.1:{number}/{token}/")
         uvicorn.Server(settings).run(sockets=[listening])
 
 
-def app(model: Model, *, token: str, hosts: tuple[str, ...]) -> "Starlette":
+def app(model: Model, *, look: Look | None, token: str, hosts: tuple[str, ...]) -> "Starlette":
     """The application: a page at /TOKEN/, and answers to bytes that are posted to /TOKEN/answer. Nothing else.
 
     hosts   what a browser may call this server: another name that leads here is somebody's trick
@@ -76,7 +78,7 @@ def app(model: Model, *, token: str, hosts: tuple[str, ...]) -> "Starlette":
 
     def locked(data: bytes) -> dict[str, Any]:
         with one_at_a_time:
-            return answered(model, data)
+            return answered(model, data, look)
 
     def sent(response: "Response") -> "Response":
         response.headers.update({
@@ -113,14 +115,14 @@ def app(model: Model, *, token: str, hosts: tuple[str, ...]) -> "Starlette":
     return made
 
 
-def answered(model: Model, data: bytes) -> dict[str, Any]:
+def answered(model: Model, data: bytes, look: Look | None = None) -> dict[str, Any]:
     """What the page is told about an image. Raises DataError where the bytes are none."""
     began = time.perf_counter()
     said = model.predict(data)
     seconds = time.perf_counter() - began
-    return servepage.told(
-        model.contract, exported.looked_at(data, model.contract), _pairs(model, said), seconds=seconds
-    )
+    image_HWC = exported.looked_at(data, model.contract)
+    maps = look(image_HWC) if look is not None and model.contract.answers != PIXELS else []
+    return servepage.told(model.contract, image_HWC, _pairs(model, said), maps=maps, seconds=seconds)
 
 
 def _pairs(model: Model, said: Answer) -> dict[str, Any]:

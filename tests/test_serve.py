@@ -145,6 +145,27 @@ def test_pixels_are_shown_in_their_colours():
     assert said["rows"][1]["colour"].startswith(("#", "rgb"))
 
 
+def test_where_it_looked_lies_over_the_image():
+    corner = np.zeros((4, 4), np.float32)
+    corner[0, 0] = 1
+    said = serve.answered(Model(PHOTOS, colours), picture(), lambda image_HWC: [("corner", "by <hand>", corner)])
+    assert said["overlay"].startswith("data:image/") and said["overlay"] != said["picture"]
+    assert said["note"] == "by <hand>" and serve.answered(Model(PHOTOS, colours), picture())["overlay"] == ""
+
+
+def test_a_run_shows_where_it_looked(tmp_path):
+    from instar import predict
+    from instar.engine import looking, trained
+    from tests.fakes.training import train
+
+    learnt = trained.load(
+        train(tmp_path, model={"kind": "resnet9", "width": 8}, augment={"size": 16}, train__epochs=1).run
+    )
+    said = serve.answered(predict.of_trained(learnt), picture(), lambda image_HWC: looking.maps(learnt, image_HWC))
+    assert said["overlay"].startswith("data:image/") and "Grad-CAM" in said["note"]
+    assert len(said["rows"]) == 3
+
+
 def test_what_cannot_be_served_is_said(tmp_path, capsys):
     field = Contract("pixels", LABELS, 4, "float32", None, None, None, False, "whole", 16, 16)
     with pytest.raises(ConfigError, match="fields of numbers"):

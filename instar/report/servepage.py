@@ -1,12 +1,12 @@
 """The page to drop an image on, and what it is told about one; in the design of the run page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from instar.contract import CLASSES, PIXELS, Contract
-from instar.report import html, pixels
+from instar.report import explainpage, html, pixels
 from instar.report.pixels import address, colour_of, css
 
 _MOST = 10  # classes that are shown
@@ -28,11 +28,19 @@ def page(contract: Contract) -> tuple[str, str]:
     return html.standalone("serve", facts, connects=True)
 
 
-def told(contract: Contract, image_HWC: np.ndarray, answer: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
+def told(
+    contract: Contract,
+    image_HWC: np.ndarray,
+    answer: Mapping[str, Any],
+    *,
+    maps: Sequence[tuple[str, str, np.ndarray]] = (),
+    seconds: float,
+) -> dict[str, Any]:
     """What the page shows of an answer, as plain values.
 
     image_HWC   what the model looked at
     answer      ranking or shares as pairs, and mask_HW where there is one
+    maps        name, note and value_HW of what mattered
     """
     image_HW3 = np.repeat(image_HWC[..., :1], 3, axis=2) if image_HWC.shape[2] != 3 else image_HWC
     mask_HW, rows = answer.get("mask"), []
@@ -44,6 +52,8 @@ def told(contract: Contract, image_HWC: np.ndarray, answer: Mapping[str, Any], *
         image_HW3 = pixels.overlay(image_HW3, mask_HW)
     return {
         "picture": address(image_HW3),
+        "overlay": address(explainpage.overlay(image_HW3, maps[0][2])) if maps else "",
+        "note": html.harmless(maps[0][1]) if maps else "",
         "tiny": max(image_HW3.shape[:2]) <= _TINY,
         "rows": rows,
         "title": answer.get("title", ""),

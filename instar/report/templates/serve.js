@@ -1,15 +1,30 @@
 "use strict";
 const by = (id) => document.getElementById(id);
 const [drop, image, wrong, first, classes, how] = ["drop", "image", "wrong", "first", "classes", "how"].map(by);
+const [looked, toggle, note] = ["looked", "toggle", "note"].map(by);
 let asked = 0;
+let shown = { picture: "", overlay: "" };
 
 const percent = (share) => `${(100 * share).toFixed(1)}\u202f%`;
 
 // Every name is somebody else's text: it goes in as text, never as markup.
 const element = (name, text = "") => Object.assign(document.createElement(name), { textContent: text });
 
+function draw() {
+  const over = shown.overlay && toggle.getAttribute("aria-pressed") === "true";
+  image.src = over ? shown.overlay : shown.picture;
+}
+
+toggle.addEventListener("click", () => {
+  toggle.setAttribute("aria-pressed", String(toggle.getAttribute("aria-pressed") !== "true"));
+  draw();
+});
+
 function show(said) {
-  image.src = said.picture;
+  shown = said;
+  draw();
+  looked.hidden = !said.overlay;
+  note.textContent = said.note;
   image.alt = `What the model saw: ${said.rows.map((row) => row.name).slice(0, 1).join("")}`;
   image.hidden = false;
   image.classList.toggle("tiny", said.tiny);
