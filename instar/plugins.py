@@ -13,7 +13,7 @@ from types import ModuleType
 
 from instar.errors import ConfigError
 
-SHELVES = ("readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters")
+SHELVES = ("readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters", "trackers")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 

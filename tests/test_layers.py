@@ -12,18 +12,20 @@ LEVELS = [
     {"settings", "overrides", "validation", "composition"},
     # nouns
     {"run"},
+    {"mirror"},
     {"weights", "contract"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
     | {"fields", "packed", "remote", "embeddings", "space", "study"},
-    {"lock", "preflight"},
+    {"lock", "preflight", "brought"},
+    {"adopt"},
     # machinery that knows only nouns
     {"metrics", "report", "phones"},
     # shelves
-    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters"},
+    {"readers", "models", "tasks", "optimizers", "schedules", "balancers", "clusters", "exporters", "trackers"},
     {"exported"},
     {"engine", "queue"},
     # stages
-    {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"}
+    {"check", "prepare", "pack", "convert", "fetch", "train", "fit", "evaluate", "submit", "doctor", "bench", "demo"}
     | {"predict", "export", "serve", "embed", "tune"},
     {"cli", "terminal", "curves", "__main__"},
 ]
@@ -49,14 +51,18 @@ DOORS = {
     "simplejpeg": {"readers/_pixels.py"},
     "fsspec": {"remote.py"},
     "s3fs": set(),
-    "lightning": set(),
+    "lightning": {"engine/lightning/"},
+    "torchmetrics": {"engine/lightning/"},
     "optuna": {"tune/searcher.py"},
     "ray": {"tune/over_nodes.py"},
+    "mlflow": {"trackers/mlflow.py"},
+    "wandb": {"trackers/wandb.py"},
+    "tensorboard": {"trackers/tensorboard.py"},
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
-         "preflight", "outside", "quota", "contract", "curves", "space", "study", "cli", "terminal",
+         "preflight", "outside", "quota", "contract", "curves", "space", "study", "brought", "adopt", "mirror", "cli", "terminal",
          "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",

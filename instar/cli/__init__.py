@@ -20,7 +20,7 @@ VERBS = (
     *("check", "prepare", "pack", "convert"),
     *("train", "tune", "evaluate", "report", "compare", "export", "predict", "embed"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why"),
-    *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
+    *("fetch", "doctor", "site", "show", "schema", "adopt", "config", "track", "bench", "demo"),
 )
 COMMON_FLAGS = ("json", "quiet")
 CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake
