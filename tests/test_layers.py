@@ -17,7 +17,7 @@ LEVELS = [
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
     | {"fields", "packed", "remote", "embeddings", "space", "study"},
     {"lock", "preflight", "brought"},
-    {"adopt"},
+    {"adopt", "trials"},
     # machinery that knows only nouns
     {"metrics", "report", "phones"},
     # shelves
@@ -27,7 +27,7 @@ LEVELS = [
     # stages
     {"check", "prepare", "pack", "convert", "fetch", "train", "fit", "evaluate", "submit", "doctor", "bench", "demo"}
     | {"predict", "export", "serve", "embed", "tune"},
-    {"cli", "terminal", "curves", "__main__"},
+    {"cli", "terminal", "curves", "__main__", "api"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
 STAGES = next(rooms for rooms in LEVELS if "train" in rooms)
