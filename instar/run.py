@@ -16,6 +16,7 @@
     explanations/     one page for each set of rows that was asked about
     exports/          one folder a file for other programs, with its contract and the proof that it answers alike
     jobs/             one folder a job: script, log, what was asked for, code and environment
+    trackers/         what mirrors metrics.jsonl elsewhere, and how far it came
     report.html       the run page
 
 Standard library only: listing a thousand runs must not wait for numpy.
