@@ -8,7 +8,6 @@
     lease.json        who writes here now
     events.jsonl      what happened, one line an event
     metrics.jsonl     what was measured; the truth that trackers mirror
-    trackers/         what trackers keep: event files, tables, and the names they know this run by
     mlperf.log        the same for MLPerf's checker, where the recipe asks for it
     checkpoints/      whole states, newest last; `latest` and `best` name two of them
     predictions/      one Parquet file and one score file a split
