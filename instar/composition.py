@@ -39,11 +39,17 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
         raise ConfigError(f"{path}: {_first_lines(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {_first_lines(error)}") from error
-    parts = {(): document, **_parts(folder, dict(choices))}
+    parts = _parts(folder, dict(choices))
+    top = parts.get((), Document({}))
+    parts[()] = Document({**document, **top}, {**document.places, **top.places})
     mistakes = [mistake for package, part in parts.items() for mistake in _misread(part, package, values)]
     if mistakes:
         raise ConfigError(mistakes)
     places = {package + keys: place for package, part in reversed(parts.items()) for keys, place in part.places.items()}
+    # Where a group and the recipe both say it, the recipe's place is the right one if its word is what came out.
+    places |= {
+        keys: place for keys, place in document.places.items() if keys and _at(document, keys) == _at(values, keys)
+    }
     return Document(dict(values), places), [change for change in overrides if change not in chosen]
 
 
@@ -54,12 +60,29 @@ def _chooses(folder: Path, change: str) -> bool:
 
 def _parts(folder: Path, choices: dict[str, Any]) -> dict[Keys, Document]:
     """The files that were chosen, by the group they fill; reading them raises what Hydra would let pass."""
-    files = {
-        tuple(group.split("@")[-1].split("/")): folder / group.split("@")[0] / f"{choice}.yaml"
-        for group, choice in choices.items()
-        if not group.startswith("hydra")
-    }
-    return {package: read(file) for package, file in files.items() if file.is_file()}
+    parts: dict[Keys, Document] = {}
+    for group, choice in choices.items():
+        name, at, package = group.partition("@")
+        file = folder / name / f"{choice}.yaml"
+        if group.startswith("hydra") or not file.is_file():
+            continue
+        found = read(file)
+        package = package if at else _package(file) or name.replace("/", ".")
+        keys: Keys = () if package == "_global_" else tuple(package.split("."))
+        before = parts.get(keys)
+        # Several files may fill the same package, above all the top one: the later in the list goes before.
+        parts[keys] = found if before is None else Document({**before, **found}, {**before.places, **found.places})
+    return parts
+
+
+def _package(file: Path) -> str:
+    """The package that a file of a group says itself: `# @package _global_`; '' where it says none."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package"):
+            return line.removeprefix("# @package").strip()
+        if line.strip() and not line.startswith("#"):
+            break
+    return ""
 
 
 def _misread(part: Document, package: Keys, composed: Any) -> Iterator[str]:

@@ -3,10 +3,10 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
@@ -220,13 +220,21 @@ class Mlperf(Settings):
     """Whether the nodes' file caches were emptied before the start. Instar cannot do that; it only notes it."""
 
 
-def _listed_one(value: Any) -> Any:
+def _one_or_more(value: Any) -> Any:
     """One kind, or one group, as the list of it."""
     return [value] if isinstance(value, str | dict) else value
 
 
+Trackers = Annotated[
+    tuple[Annotated[Any, Shelf("trackers", default="tensorboard")], ...], BeforeValidator(_one_or_more)
+]
+
+
 class Experiment(Settings):
     """Everything that decides what a run learns. Where it runs is Machine and Site."""
+
+    # Settings that change what is kept and told, but not what is learnt.
+    undecisive: ClassVar = ("name", "data.recheck", "train.every", "train.keep", "train.log", "mlperf", "track")
 
     name: str | None = Field(default=None, pattern=r"^[^/\x00-\x1f]{1,80}$")
     """What the run is called; null for the name of the data folder."""
@@ -246,9 +254,7 @@ class Experiment(Settings):
     """How the learning rate moves over the training."""
     train: Train = Train()
     """How long, how large, and what is kept."""
-    track: Annotated[
-        tuple[Annotated[Any, Shelf("trackers", default="tensorboard")], ...], BeforeValidator(_listed_one)
-    ] = ()
+    track: Trackers = ()
     """Where the curves are shown beside the run page: a list of kinds."""
     mlperf: Mlperf | None = None
     """Whether to write a log for MLPerf's checker, and what it says of who ran this; null for none."""
@@ -318,8 +324,7 @@ def _kind(value: Any) -> Any:
     return found if isinstance(found, str) else None
 
 
-# Settings that change what is kept and told, but not what is learnt.
-_UNDECISIVE = ("name", "data.recheck", "train.every", "train.keep", "train.log")
+OWN = "lightning_module"  # the task that Lightning trains; its recipes are of another kind, see brought.py
 
 
 def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> Experiment:
@@ -327,9 +332,10 @@ def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> 
 
     Paths are made absolute: a run must find its images from any folder. Raises ConfigError with every mistake at once.
     """
-    document, rest = _document(source, overrides)
+    document, rest = read_document(source, overrides)
+    _is_ours(document)
     loaded = validate(Experiment, document, rest)
-    return loaded.model_copy(update={"data": _absolute(loaded.data)})
+    return loaded.model_copy(update={"data": absolute(loaded.data)})
 
 
 def document(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -337,13 +343,25 @@ def document(source: str | Path | dict[str, Any], overrides: Sequence[str] = ())
 
     Raises ConfigError with every mistake at once.
     """
-    found, rest = _document(source, overrides)
+    found, rest = read_document(source, overrides)
     said = override(found, rest)
     data = load(said).model_dump(mode="json")["data"]
     return dict(said) | {"data": {name: data[name] for name in said["data"]}}
 
 
-def signature(experiment: Experiment) -> str:
+def _is_ours(document: dict[str, Any]) -> None:
+    kind = _kind(document.get("task"))
+    if kind == OWN:
+        raise ConfigError(
+            f"task {OWN} is a LightningModule of your own: train, submit, resume, evaluate, report, compare and what "
+            f"looks at runs take it; this does not"
+        )
+    if kind and kind not in plugins.kinds("tasks") and difflib.get_close_matches(kind, [OWN], cutoff=0.85):
+        place = document.place(("task",)) if isinstance(document, Document) else ""
+        raise ConfigError(f"{place or 'task'}: unknown kind in tasks {kind!r}: did you mean {OWN!r}?")
+
+
+def signature(experiment: Settings) -> str:
     """A hash of everything that decides the result, in hexadecimal."""
     import hashlib  # opens OpenSSL; a wrong recipe is told without it
 
@@ -351,7 +369,7 @@ def signature(experiment: Experiment) -> str:
     return hashlib.sha256(decisive.encode()).hexdigest()
 
 
-def differences(before: Experiment, after: Experiment) -> list[str]:
+def differences(before: Settings, after: Settings) -> list[str]:
     """What decides the result and differs: `optim.lr: 0.1 -> 0.01`, one line a setting."""
     old, new = _decisive(before), _decisive(after)
     names = dict.fromkeys([*old, *new])
@@ -367,13 +385,18 @@ def locate(experiment: Experiment, name: str | None, *, runs: Path) -> Run:
 
     name   the user's: a word for a folder in `runs`, or a path; None for one that follows from the experiment
     """
+    return place_for(experiment, name, runs=runs, label=experiment.name or Path(experiment.data.root).name, load=load)
+
+
+def place_for(wanted: Settings, name: str | None, *, runs: Path, label: str, load: Callable[[Path], Settings]) -> Run:
+    """The same for any kind of recipe: `label` begins the name, and `load` reads the recipe that a folder holds."""
     if name:
         return Run(Path(name) if "/" in name else runs / name)
-    first = name_for(experiment.name or Path(experiment.data.root).name, signature(experiment))
+    first = name_for(label, signature(wanted))
     number = 1
     while True:
         run = Run(runs / (first if number == 1 else f"{first}-{number}"))
-        if not run.experiment_file.exists() or not differences(load(run.path), experiment):
+        if not run.experiment_file.exists() or not differences(load(run.path), wanted):
             return run
         number += 1
 
@@ -383,7 +406,9 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings.schema(Experiment)}
 
 
-def _document(source: str | Path | dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], Sequence[str]]:
+def read_document(
+    source: str | Path | dict[str, Any], overrides: Sequence[str]
+) -> tuple[dict[str, Any], Sequence[str]]:
     """What the source says, and the overrides it leaves to be applied."""
     if isinstance(source, dict):
         return source, overrides
@@ -414,7 +439,8 @@ def _no_such_file(path: Path) -> str:
     return f"{path} does not exist. {hint}"
 
 
-def _absolute(data: Data) -> Data:
+def absolute(data: Data) -> Data:
+    """The same data by absolute paths: a run must find its images from any folder."""
     index = data.index and data.index.model_copy(
         update={name: path.expanduser().absolute() for name, path in dict(data.index).items() if path is not None}
     )
@@ -426,23 +452,19 @@ def _absolute(data: Data) -> Data:
     return data.model_copy(update=files | {"index": index})
 
 
-def _decisive(experiment: Experiment) -> dict[str, Any]:
+def _decisive(experiment: Any) -> dict[str, Any]:
+    values = dict(flat(experiment.model_dump(mode="json")))
+    aside: tuple[str, ...] = experiment.undecisive
     return {
-        name: value
-        for name, value in flat(experiment)
-        if name not in _UNDECISIVE and name.partition(".")[0] not in ("mlperf", "track")
+        name: value for name, value in values.items() if not f"{name}.".startswith(tuple(f"{one}." for one in aside))
     }
 
 
-def flat(experiment: Experiment) -> Iterator[tuple[str, Any]]:
-    """Every setting by its full name: ("optim.lr", 0.1)."""
-    yield from _flat(experiment.model_dump(mode="json"))
-
-
-def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in nested mappings, by its dotted name."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name}.")
+            yield from flat(value, f"{above}{name}.")
         else:
             yield above + name, value
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from instar import lock, quota
 from instar.errors import ConfigError
-from instar.experiment import Experiment
+from instar.experiment import Data, Experiment
 from instar.formats import clock, count, one_line, size
 from instar.job import Finding
 from instar.remote import address, is_address
@@ -45,8 +45,13 @@ def folder(run: Path, *, bytes_needed: int = 0, files_needed: int = 200) -> list
 
 def data(wanted: Experiment) -> list[Finding]:
     """Whether the files an experiment names can be read."""
-    index = wanted.data.index
-    named = [(f"data.{name}", getattr(wanted.data, name)) for name in ("root", "table", "manifest", "exclude")]
+    return readable_data(wanted.data)
+
+
+def readable_data(wanted: Data) -> list[Finding]:
+    """Whether the files that images are read from can be read."""
+    index = wanted.index
+    named = [(f"data.{name}", getattr(wanted, name)) for name in ("root", "table", "manifest", "exclude")]
     named += [(f"data.index.{name}", path) for name, path in dict(index).items()] if index else []
     found = []
     for name, path in named:

@@ -8,7 +8,6 @@
     lease.json        who writes here now
     events.jsonl      what happened, one line an event
     metrics.jsonl     what was measured; the truth that trackers mirror
-    trackers/         what trackers keep: event files, tables, and the names they know this run by
     mlperf.log        the same for MLPerf's checker, where the recipe asks for it
     checkpoints/      whole states, newest last; `latest` and `best` name two of them
     predictions/      one Parquet file and one score file a split
@@ -16,6 +15,7 @@
     explanations/     one page for each set of rows that was asked about
     exports/          one folder a file for other programs, with its contract and the proof that it answers alike
     jobs/             one folder a job: script, log, what was asked for, code and environment
+    trackers/         what mirrors metrics.jsonl elsewhere, and how far it came
     report.html       the run page
 
 Standard library only: listing a thousand runs must not wait for numpy.

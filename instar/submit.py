@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from instar import caches, lock, plugins, preflight
+from instar import brought, caches, lock, plugins, preflight
 from instar import experiment as experiments
 from instar import job as jobs
 from instar.clusters import _call as calls
@@ -160,8 +160,11 @@ def findings(work: Work, job: Job, site: Site, *, recipe: Path | None = None) ->
         found += preflight.saves(Run(work.run), job.lead)
     text = dict(work.files).get("recipe.yaml")
     if text is not None and recipe is not None:
-        wanted = experiments.load(parse(text, name="recipe.yaml"))
-        found += preflight.experiment(wanted, recipe, fetch=_fetching(recipe, site))
+        document = parse(text, name="recipe.yaml")
+        if brought.is_one(document):
+            data = brought.load(document).data
+            return [*found, *(preflight.readable_data(data) if data is not None else ())]
+        found += preflight.experiment(experiments.load(document), recipe, fetch=_fetching(recipe, site))
     return found
 
 

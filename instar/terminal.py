@@ -84,10 +84,14 @@ class Terminal:
 
     def announce(self, run: Any, plan: Any, manifest: Any) -> None:
         """The data, the split, the plan and the folder, before anything takes long."""
-        self._total, self._epoch_samples, self._batch = plan.total_samples, plan.epoch_samples, plan.batch
-        if self._level == "full":
-            for line in announcement(run, plan, manifest, self._experiment):
-                self._line(line)
+        lines = announcement(run, plan, manifest, self._experiment) if self._level == "full" else []
+        self.expect(plan.total_samples, plan.epoch_samples, plan.batch, lines)
+
+    def expect(self, total: int, epoch_samples: int, batch: int, lines: Sequence[str]) -> None:
+        """How long it will be, in samples, and the lines that say what it is."""
+        self._total, self._epoch_samples, self._batch = total, epoch_samples, batch
+        for line in lines if self._level == "full" else ():
+            self._line(line)
 
     def preparing(self, done: int, total: int) -> None:
         """So many of the files were looked at."""
@@ -226,9 +230,9 @@ def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> 
     decoded, notes = _decoded(facts)
     model = [f"model  {one_line(getattr(experiment.model, 'name', experiment.model.kind))}"] if experiment else []
     return [
-        _two("data", images, *remarks, *decoded),
-        _two("split", _split(plan, facts), *model),
-        _two("plan", _work(plan), f"run    {one_line(str(run.path))}"),
+        two("data", images, *remarks, *decoded),
+        two("split", _split(plan, facts), *model),
+        two("plan", _work(plan), f"run    {one_line(str(run.path))}"),
         *(f"note     {one_line(text)}" for text in (*facts.get("notes", ()), *notes, *_left_out(manifest))),
     ]
 
@@ -243,7 +247,7 @@ def _decoded(facts: dict[str, Any]) -> tuple[list[str], list[str]]:
     return [f"decoder {_jpeg.decoder()}"], slower if _jpeg.decoder() == "Pillow" else []
 
 
-def _two(name: str, left: str, *right: str) -> str:
+def two(name: str, left: str, *right: str) -> str:
     """A line of two columns; the left one may be longer than its place."""
     return f"{name:<9}{left:<64}   {'   '.join(right)}".rstrip()
 

@@ -3,25 +3,23 @@
 Read top to bottom: find the folder, take the lease, make or compare what stands in it, build, train, say how it ended.
 """
 
-import json
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from instar import experiment as experiments
 from instar import lock as locks
 from instar import manifest as manifests
 from instar import plan as plans
 from instar import plugins
-from instar.engine import loop, planning, rates
+from instar.engine import loop, planning, rates, starts
 from instar.engine.assemble import assemble
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.observer import Nobody, Observer
-from instar.engine.provenance import changes, provenance
 from instar.engine.ranks import lease
 from instar.engine.ranks import world as worlds
 from instar.engine.ranks.watchdog import follows_from_another
@@ -101,8 +99,8 @@ def train(
     run.path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         world = stack.enter_context(worlds.join(place, folder=run.path, device=planning.device_of(machine.device)))
-        writer = _first_rank(world, lambda: stack.enter_context(lease.held(run.lease_file)))
-        prepared = _first_rank(
+        writer = starts.first_rank(world, lambda: stack.enter_context(lease.held(run.lease_file)))
+        prepared = starts.first_rank(
             world, lambda: _prepare(run, experiment, manifest, machine=machine, options=options, devices=world.size)
         )
         plan = plans.read(run.plan_file) if prepared is None else prepared.plan
@@ -135,7 +133,7 @@ def _observer(run: Run, experiment: Experiment, world: World) -> Observer:
     settings = experiment.mlperf
     from instar.engine.mllog import BenchmarkLog  # needs an extra
 
-    return _first_rank(world, lambda: BenchmarkLog(run.mlperf_file, experiment, settings)) or Nobody()
+    return starts.first_rank(world, lambda: BenchmarkLog(run.mlperf_file, experiment, settings)) or Nobody()
 
 
 # --- the folder ----------------------------------------------------------------------------------------------------
@@ -177,7 +175,7 @@ def _prepare(
         same_recipe = _saved(run).train.epochs == experiment.train.epochs
         # Where only the data changed, and that was accepted, the schedule follows the new length of an epoch.
         _ask_about_length(run, experiment, before, plan, "stretch" if same_recipe else options.on_change)
-    notes = _note_start(run, before, plan, weights=used)
+    notes = starts.note(run, before, plan, weights=used)
     if before is None or before.manifest_hash != rows.hash or not run.manifest_file.exists():
         manifests.write(rows, run.manifest_file)
     plans.write(plan, run.plan_file)
@@ -230,35 +228,6 @@ def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan
     run.log_event("rate_policy", rank=0, samples=standing["samples"], policy=policy, before=before.total_samples)
 
 
-def _note_start(run: Run, before: Plan | None, plan: Plan, *, weights: list[dict[str, Any]]) -> list[str]:
-    """Add this start to provenance.json; gives a sentence where it is on another machine or with other versions.
-
-    Those leave the recipe alone, but may show in the last digits.
-
-    weights   what it starts from, file by file; nothing where it goes on from a checkpoint
-    """
-    try:
-        known = json.loads(run.provenance_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = []
-    starts, now = [start for start in known if isinstance(start, dict)], provenance()
-    write_atomically(run.provenance_file, json.dumps([*starts, now | {"weights": weights}], indent=1) + "\n")
-    if before is None:
-        return []
-    names = ("devices", "device", "precision")
-    found = {name: (getattr(before, name), getattr(plan, name)) for name in names}
-    found = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
-    found |= changes(starts[-1], now) if starts else {}
-    for name, (old, new) in found.items():
-        run.log_event("machine_changed", rank=0, setting=name, before=old, now=new)
-    told = ", ".join(f"{name} {_said(old)} -> {_said(new)}" for name, (old, new) in found.items())
-    return [f"other than at the last start: {told}; the last digits may differ"] if told else []
-
-
-def _said(value: Any) -> str:
-    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
-
-
 def _saved(run: Run) -> Experiment:
     return experiments.load(run.path)
 
@@ -275,11 +244,11 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     if found is not None and begun >= plan.total_samples == training.standing.evaluated_at:
         training.observer.ended(training, "already")
         return Outcome(run, plan, "already", training.standing.best, world.rank)
-    _first_rank(world, lambda: _room_for_saves(training, found))
+    starts.first_rank(world, lambda: _room_for_saves(training, found))
     if world.rank == 0 and found is None:
         run.log_event("started", rank=0, samples=0, ranks=world.size)
     elif world.rank == 0 and found is not None:
-        _end_a_chain(run, begun)
+        starts.end_a_chain(run, begun)
         run.log_event("resumed", rank=0, samples=begun, checkpoint=found.name, ranks=world.size)
         training.view.note(f"resumed at epoch {training.standing.samples / plan.epoch_samples:.2f} from {found.name}")
     try:
@@ -289,7 +258,7 @@ def _carry_on(training: Training, experiment: Experiment, options: Options, befo
     except Again as stop:
         run.log_event("stopped", rank=world.rank, samples=training.standing.samples, reason=str(stop))
         if world.rank == 0:
-            _end_a_chain(run, begun)
+            starts.end_a_chain(run, begun)
         raise
     except InstarError as error:
         kind = type(error).__name__
@@ -315,42 +284,6 @@ def _room_for_saves(training: Training, found: checkpoint.Checkpoint | None) -> 
         raise
 
 
-def _end_a_chain(run: Run, position: int) -> None:
-    """End a chain of jobs that would start for ever; a start by hand after that counts anew.
-
-    Raises RunError where the last two starts that were stopped began at this position and saved nothing beyond it.
-    """
-    if _fruitless(run.events(), position) < 2:
-        return
-    reason = next(event.get("reason") for event in reversed(run.events()) if event["event"] == "stopped")
-    text = (
-        f"{run.path}: two starts in a row were stopped before anything new was saved, the last by: {reason}. Another "
-        f"one would end alike. Where time is short, give it more (walltime, the limit of the job) or a faster "
-        f"evaluation (devices, workers); else mend that reason. Then the same command carries on."
-    )
-    run.log_event("failed", rank=0, samples=position, reason=text)
-    raise RunError(text)
-
-
-def _fruitless(events: Sequence[dict[str, Any]], position: int) -> int:
-    """How many of the newest starts began at a position, were stopped, and saved nothing beyond it.
-
-    Those that were killed without a word count neither way.
-    """
-    count = 0
-    names: set[str] = set()
-    for event in reversed(events):
-        names.add(event["event"])
-        if "failed" in names or "micro_batch" in names or (event["event"] == "saved" and event["samples"] > position):
-            break
-        if event["event"] in ("started", "resumed"):
-            if event["samples"] != position:
-                break
-            count += "stopped" in names
-            names.clear()
-    return count
-
-
 def _adopt_policy(training: Training) -> None:
     """Take the last policy that was chosen for a changed length; it outlives checkpoints made before it."""
     chosen = [event["policy"] for event in training.run.events() if event["event"] == "rate_policy"]
@@ -361,21 +294,3 @@ def _adopt_policy(training: Training) -> None:
 def _factor(experiment: Experiment) -> Callable[[Progress, Sequence[float]], float]:
     """The schedule of an experiment: progress, history -> what the base rate is multiplied with."""
     return partial(plugins.load("schedules", experiment.schedule.kind).factor, experiment.schedule)
-
-
-T = TypeVar("T")
-
-
-def _first_rank(world: World, act: Callable[[], T]) -> T | None:
-    """Do something on rank 0 while the others wait. Where it fails there, the others leave quietly."""
-    if world.rank == 0:
-        try:
-            made = act()
-        except BaseException:
-            world.agree([1.0])
-            raise
-        world.agree([0.0])
-        return made
-    if world.agree([0.0])[0]:
-        raise Again("rank 0 could not begin")
-    return None

@@ -387,7 +387,7 @@ def test_ranks_of_any_launcher_keep_the_sockets_quiet_unless_told_otherwise(monk
     monkeypatch.delenv("TORCH_CPP_LOG_LEVEL") if given is None else monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", given)
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("INSTAR_RANK", None), ("INSTAR_WORLD", None)):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-    assert train._ranks_to_start(Machine(devices=8)) == 1
+    assert train.ranks_to_start(Machine(devices=8)) == 1
     assert os.environ["TORCH_CPP_LOG_LEVEL"] == used
 
 

@@ -15,7 +15,8 @@ LEVELS = [
     {"weights", "contract"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
     | {"fields", "packed", "remote", "vectors", "embeddings", "space", "study", "points"},
-    {"lock", "preflight"},
+    {"lock", "preflight", "brought"},
+    {"adopt", "trials"},
     # machinery that knows only nouns
     {"metrics", "report", "phones"},
     # shelves
@@ -25,8 +26,8 @@ LEVELS = [
     {"engine", "queue"},
     # stages
     {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"}
-    | {"predict", "export", "serve", "embed", "explain", "tune"},
-    {"cli", "terminal", "curves", "__main__"},
+    | {"predict", "export", "serve", "embed", "explain", "tune", "fit"},
+    {"cli", "terminal", "curves", "__main__", "api"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
 STAGES = next(rooms for rooms in LEVELS if "train" in rooms)
@@ -60,7 +61,8 @@ DOORS = {
     "ai_edge_quantizer": {"exporters/litert.py"},
     "starlette": {"serve.py"},
     "uvicorn": {"serve.py"},
-    "lightning": set(),
+    "lightning": {"engine/lightning/"},
+    "torchmetrics": {"engine/lightning/"},
     "optuna": {"tune/searcher.py"},
     "ray": {"tune/over_nodes.py"},
     "tensorboard": {"trackers/tensorboard.py"},
@@ -70,7 +72,8 @@ DOORS = {
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
-         "preflight", "outside", "quota", "contract", "points", "curves", "space", "study", "cli", "terminal",
+         "preflight", "outside", "quota", "contract", "points", "curves", "space", "study", "brought", "adopt",
+         "cli", "terminal",
          "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",

@@ -21,7 +21,7 @@ VERBS = (
     *("train", "tune", "evaluate", "report", "compare"),
     *("predict", "export", "serve", "embed", "explain"),
     *("submit", "resume", "stop", "watch", "logs", "runs", "why", "track"),
-    *("fetch", "doctor", "site", "show", "schema", "bench", "demo"),
+    *("fetch", "doctor", "site", "show", "schema", "config", "adopt", "bench", "demo"),
 )
 COMMON_FLAGS = ("json", "quiet")
 CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake

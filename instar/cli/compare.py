@@ -2,6 +2,9 @@
 
 instar compare RUN RUN…            on the test rows
 instar compare RUN RUN split=val
+instar compare RUN…                runs that differ in their seed only are trials of one recipe: their mean
+
+metric=NAME    of trials: another score than the first that all have
 
 runs=FOLDER    where runs are, instead of runs/
 --json         the same as one JSON object
@@ -24,7 +27,7 @@ THINGS = (2, 99)
 def run(words: Words) -> int:
     from instar import run as runs
 
-    given = words.only("split", "runs")
+    given = words.only("split", "runs", "metric")
     found = [runs.find(thing, Path(given.get("runs", "runs"))) for thing in words.things]
     if len({one.path.resolve() for one in found}) < len(found):
         raise RunError("the same run is there twice. Name different ones; see: instar runs")
@@ -32,12 +35,47 @@ def run(words: Words) -> int:
     from instar import evaluate
 
     split = given.get("split", "test")
+    from instar import brought, trials
+
+    grouped = trials.groups(found)
+    if len(grouped) < len(found) or any(brought.of_file(one.path) is not None for one in found):
+        rows = trials.compare(grouped, split=split, metric=given.get("metric"))
+        terminal.say(
+            json.dumps({"split": split, "recipes": rows}) if "json" in words else "\n".join(of_trials(rows, split))
+        )
+        return DONE
     rows = evaluate.compare(found, split=split)
     if "json" in words:
         terminal.say(json.dumps({"split": split, "runs": rows}))
     else:
         terminal.say("\n".join(lines(rows, split)))
     return DONE
+
+
+def of_trials(rows: Sequence[dict[str, Any]], split: str) -> list[str]:
+    """A table of recipes with the mean over their trials, and what differs between the recipes."""
+    head = (f"{split} rows", f"mean {rows[0]['metric']}", "95 % of the mean", "trials", "from", "to")
+    shown = table(
+        [
+            head,
+            *(
+                (
+                    one_line(row["name"]),
+                    score(row["metric"], row["mean"]),
+                    interval(row["metric"], *row["interval"]) if row["interval"] else "",
+                    count(len(row["values"])),
+                    score(row["metric"], min(row["values"])),
+                    score(row["metric"], max(row["values"])),
+                )
+                for row in rows
+            ),
+        ],
+        right=(1, 3, 4, 5),
+    )
+    for row in rows:
+        if row["differences"]:
+            shown += ["", one_line(row["name"]), *(f"  {one_line(change)}" for change in row["differences"])]
+    return shown
 
 
 def lines(rows: Sequence[dict[str, Any]], split: str) -> list[str]:

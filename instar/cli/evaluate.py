@@ -26,6 +26,7 @@ MACHINE = ("device", "workers", "timeout", "stage", "cache")
 
 
 def run(words: Words) -> int:
+    from instar import brought
     from instar import run as runs
     from instar.machine import Machine
     from instar.validation import validate
@@ -37,6 +38,16 @@ def run(words: Words) -> int:
     _one_of("checkpoint", checkpoint, ("best", "latest"))
     machine = validate(Machine, {}, [f"{key}={given[key]}" for key in MACHINE if key in given])
     found = runs.find(words.things[0], Path(given.get("runs", "runs")))
+    if brought.of_file(found.path) is not None:
+        from instar.cli import _brought
+
+        told = _brought.evaluate(found, split=split, checkpoint=checkpoint, machine=machine)
+        terminal.say(
+            json.dumps({"run": str(found.path), "split": split, "scores": found.scores(split)})
+            if "json" in words
+            else "\n".join(told)
+        )
+        return DONE
 
     from instar import evaluate
 

@@ -19,17 +19,24 @@ THINGS = (1, 1)
 
 
 def run(words: Words) -> int:
+    from instar import brought
     from instar import run as runs
 
     found = runs.find(words.things[0], Path(words.only("runs").get("runs", "runs")))
 
-    from instar import evaluate, study
+    from instar import study
 
     if study.is_study(found.path):
         from instar.tune import page
 
         page.write(study.Study(found.path))
+    elif brought.of_file(found.path) is not None:
+        from instar import fit
+
+        fit.report(found)
     else:
+        from instar import evaluate
+
         evaluate.report(found)
     if "json" in words:
         terminal.say(json.dumps({"run": str(found.path), "report": str(found.report)}))

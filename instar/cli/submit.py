@@ -137,7 +137,11 @@ def work_of(words: Words, changes: tuple[str, ...], *, nodes: int = 1) -> "Work"
 
 def _training(words: Words, things: list[str], changes: tuple[str, ...]) -> "Work":
     from instar import experiment as experiments
-    from instar.cli import train
+    from instar.cli import _brought, train
+
+    own = _brought.document(Words(tuple(things), (), frozenset(), ()))
+    if own is not None:
+        return _own_module(words, things, changes, own)
     from instar.settings import dump
     from instar.submit import Work
 
@@ -191,6 +195,32 @@ def _searching(words: Words, things: list[str], changes: tuple[str, ...], *, nod
         word="worker",
         progress="../../progress",
     )
+
+
+def _own_module(words: Words, things: list[str], changes: tuple[str, ...], own: dict[str, Any]) -> "Work":
+    """A LightningModule of one's own, looked at before it is queued; a sweep has a run for every element."""
+    from instar import brought
+    from instar.cli import _brought
+    from instar.settings import dump
+    from instar.submit import Work
+
+    varied = [change for change in changes if "sweep" in words and len(_values(change)) > 1]
+    fixed = [change for change in changes if change not in varied]
+    found, machine, start = _brought.settings(Words(tuple(things), tuple(fixed), frozenset(), words.line), own)
+    if machine.devices != "auto":
+        raise ConfigError(f"devices={machine.devices}: in a job it follows from nodes= and gpus=, or tasks=")
+    brought.look(found, own)
+    here = [word for word in fixed if word.partition("=")[0] in _OF_THE_START]
+    files = (("recipe.yaml", dump(found)),)
+    folder = brought.locate(found, start.run, runs=start.runs).path.absolute()
+    if not varied:
+        command = ("train", "@recipe.yaml", *here, f"run={folder}")
+        return Work(label=to_type(_beside(folder)), command=command, run=folder, jobs=folder / "jobs", files=files)
+    elements = tuple(_product([_brought.long_name(change) for change in varied]))
+    for element in elements:
+        brought.load(own, [*map(_brought.long_name, element)])
+    folder = folder if start.run else folder.with_name(f"{folder.name}-sweep")
+    return Work(folder.name, ("train", "@recipe.yaml", *here), folder, folder / "jobs", elements, files)
 
 
 def _lock(recipe: Path) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@
     instar train RECIPE.yaml epochs=40         what a recipe says, with changes
     instar train MANIFEST.parquet              the rows and splits that instar prepare wrote down
     instar train RUN                           carry on with a run, by its folder
+    instar train MODULE.yaml                   a LightningModule of your own, or a file of the DL & HPC starter pack
 
     key=value      any setting of the recipe, by its full name: instar show lists them. Six have a short name:
                    epochs batch lr size balance pretrained
@@ -64,10 +65,14 @@ def run(words: Words) -> int:
     # Until the handlers stand, a signal ends the process; importing torch takes seconds. They stand to its very end.
     deadline.install()
     caches.refuse_network()
+    from instar.cli import _brought
+
+    if (own := _brought.document(words)) is not None:
+        return _brought.run(words, own)
     experiment, machine, start = settings(words)
-    trackers_are_here(experiment)
+    trackers_are_here(experiment.track)
     _weights_are_here(words, experiment, start)
-    if "dry" not in words and (ranks := _ranks_to_start(machine)) > 1:
+    if "dry" not in words and (ranks := ranks_to_start(machine)) > 1:
         from instar.engine.ranks import launch
 
         return launch.ranks(list(words.line), ranks)
@@ -95,10 +100,10 @@ def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:
         mistakes.append("there is nothing to learn from: name a folder of images or a recipe. See: instar train --help")
         raise ConfigError(mistakes)
     source: Any = words.things[0] if words.things else {}
-    machine = _collected(mistakes, lambda: validate(Machine, {}, changes[Machine]))
-    start = _collected(mistakes, lambda: validate(Start, {}, changes[Start]))
+    machine = collected(mistakes, lambda: validate(Machine, {}, changes[Machine]))
+    start = collected(mistakes, lambda: validate(Start, {}, changes[Start]))
     changes[None] = [*kinds.of_folder(source, changes[None]), *changes[None]]
-    experiment = _collected(mistakes, lambda: experiments.load(source, changes[None]))
+    experiment = collected(mistakes, lambda: experiments.load(source, changes[None]))
     if mistakes or experiment is None or machine is None or start is None:
         raise ConfigError(mistakes)
     if start.run is None and words.things and (Path(source) / "experiment.yaml").is_file():
@@ -112,7 +117,8 @@ def long_name(change: str) -> str:
     return f"{SHORT.get(key, key)}{equals}{value}"
 
 
-def _collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
+def collected(mistakes: list[str], make: Callable[[], T]) -> T | None:
+    """What `make` gives; where it is a mistake, nothing, and its sentences are added to the others."""
     try:
         return make()
     except ConfigError as error:
@@ -133,12 +139,12 @@ def _weights_are_here(words: Words, experiment: "Experiment", start: "Start") ->
             raise
 
 
-def trackers_are_here(experiment: "Experiment") -> None:
+def trackers_are_here(trackers: Sequence[Any]) -> None:
     """Raises ConfigError, before anything begins, where a tracker's package is not installed."""
-    if experiment.track:
+    if trackers:
         from instar.engine.tracking import followers
 
-        followers.check(experiment.track)
+        followers.check(trackers)
 
 
 def source(words: Words, experiment: "Experiment") -> Path:
@@ -157,7 +163,7 @@ def _fetching(words: Words, experiment: "Experiment") -> str:
     return lock.command("".join(words.things), changes, caches.chosen() if in_job else {})
 
 
-def _ranks_to_start(machine: "Machine") -> int:
+def ranks_to_start(machine: "Machine") -> int:
     """How many processes to start here; 1 where somebody else started this one among others."""
     from instar.engine.ranks import launch
 
@@ -171,7 +177,7 @@ def _train(words: Words, experiment: "Experiment", machine: "Machine", start: "S
     level = "silent" if "json" in words else "quiet" if "quiet" in words else "full"
     learnt = learn(words, experiment, machine, start, level=level)
     if learnt.outcome.rank == 0:
-        _tell_of(words, learnt)
+        _say(words, learnt)
     return DONE
 
 
@@ -246,16 +252,16 @@ def _score(outcome: "Outcome", machine: "Machine", *, score: bool) -> str | None
     return split
 
 
-def _tell_of(words: Words, learnt: Learnt) -> None:
+def _say(words: Words, learnt: Learnt) -> None:
     """Say how good it is, and where to look."""
     outcome, run = learnt.outcome, learnt.outcome.run
     if outcome.state == "dry":
         again = " ".join(word for word in ("instar", *words.line) if word != "--dry")
-        _tell(words, {"state": "dry", "run": str(run.path)}, [f"next     {again}"])
+        tell(words, {"state": "dry", "run": str(run.path)}, [f"next     {again}"])
         return
     facts = {"state": outcome.state, "run": str(run.path), "best": outcome.best}
     lines = ending(run, outcome.best, learnt.split, learnt.scores, metric=learnt.metric)
-    _tell(words, {**facts, "split": learnt.split, "scores": learnt.scores}, [*lines[:-1], *learnt.notes, *lines[-1:]])
+    tell(words, {**facts, "split": learnt.split, "scores": learnt.scores}, [*lines[:-1], *learnt.notes, *lines[-1:]])
 
 
 def ending(
@@ -280,7 +286,7 @@ def ending(
     ]
 
 
-def _tell(words: Words, facts: dict[str, Any], lines: Sequence[str]) -> None:
+def tell(words: Words, facts: dict[str, Any], lines: Sequence[str]) -> None:
     """The result, as JSON or as lines. A training must not fail at its end because nobody reads it any more."""
     try:
         if "json" in words:

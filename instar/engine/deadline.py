@@ -23,6 +23,12 @@ def install() -> None:
         _before.setdefault(number, signal.signal(number, _note))
 
 
+def take_back() -> None:
+    """Put our handlers back where a library has put its own, if ours stood there before."""
+    for number in _before:
+        signal.signal(number, _note)
+
+
 def restore() -> None:
     """Give the signals back to whoever had them, and forget what came (for tests and notebooks)."""
     while _before:

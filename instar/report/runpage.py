@@ -34,7 +34,7 @@ def page(
     scores    of that split, empty where there are none
     also      validation scores to draw over epochs, beside the metric
     """
-    experiment, plan, start = _experiment(run), _json(run.plan_file), _last_start(run)
+    experiment, plan, start = _experiment(run), read_json(run.plan_file), last_start(run)
     metrics, events = run.metrics(), run.events()
     turns = timeline.attempts(events, metrics)
     best = learning.best_point(metrics, metric, mode)
@@ -44,15 +44,15 @@ def page(
     root = (experiment.get("data") or {}).get("root", "")
     sections = (
         *opening,
-        *_learning(metrics, turns, plan, metric, mode=mode, also=also),
+        *learning_sections(metrics, turns, plan, metric, mode=mode, also=also),
         *filter(None, [balance.section(metrics, plan)]),
         *(section for section in results if section.title),
         *filter(None, [exports.section(run.cards())]),
         _methods(lineage.methods(experiment, plan, start, result_sentence(scores, split, best, metric))),
         Section(
-            "Cost", _cost(turns, events, metrics, plan, start), "What it took, and everything that happened on the way."
+            "Cost", cost(turns, events, metrics, plan, start), "What it took, and everything that happened on the way."
         ),
-        Section("Configuration", _configuration(run, plan), "What was asked for, and what followed from it."),
+        Section("Configuration", configuration(run, plan), "What was asked for, and what followed from it."),
         Section(
             "Lineage",
             (
@@ -103,7 +103,7 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ").replace("iou", "IoU")
 
 
-def _learning(
+def learning_sections(
     metrics: Sequence[Document],
     turns: Sequence[timeline.Attempt],
     plan: Document,
@@ -112,6 +112,7 @@ def _learning(
     mode: str,
     also: Sequence[str],
 ) -> list[Section]:
+    """The curves and their numbers, with every interruption."""
     if not metrics:
         return [Section("Learning", (Note("Nothing was measured yet."),))]
     epoch_samples = int(plan.get("epoch_samples") or 0)
@@ -130,19 +131,21 @@ def _methods(sentence: str) -> Section:
     return Section("Methods", (Quote(sentence),), lead)
 
 
-def _cost(
+def cost(
     turns: Sequence[timeline.Attempt],
     events: Sequence[Document],
     metrics: Sequence[Document],
     plan: Document,
     start: Document,
 ) -> tuple[Any, ...]:
+    """The attempts on a line, the bill, and every event."""
     drawn = timeline.drawn(turns, events)
     bill = timeline.bill(turns, plan, metrics, start.get("cpus"), events)
     return (*((drawn,) if drawn else (Text("No event was recorded."),)), bill, timeline.table(events))
 
 
-def _configuration(run: Run, plan: Document) -> tuple[Any, ...]:
+def configuration(run: Run, plan: Document) -> tuple[Any, ...]:
+    """The recipe as it was validated, and what followed from it."""
     try:
         text = run.experiment_file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -185,14 +188,15 @@ def _experiment(run: Run) -> Document:
         return {}
 
 
-def _last_start(run: Run) -> Document:
+def last_start(run: Run) -> Document:
     """The provenance of the newest start."""
-    found = _json(run.provenance_file)
+    found = read_json(run.provenance_file)
     starts = found.get("starts")
     return dict(starts[-1]) if isinstance(starts, list) and starts else found
 
 
-def _json(path: Path) -> Document:
+def read_json(path: Path) -> Document:
+    """What a JSON file holds; nothing where it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -214,19 +214,12 @@ def known_from(path: Path, space: Space) -> list[dict[str, Any]]:
         return [searcher.inside(space, best["settings"])] if best else []
     if not (path / "experiment.yaml").is_file():
         raise RunError(f"start={path}: there is no run and no study. See: instar runs")
-    flat = dict(_flat(experiments.load(path).model_dump(mode="json")))
+    flat = dict(experiments.flat(experiments.load(path).model_dump(mode="json")))
     for one in space.dimensions:  # a group as a whole may be a choice, too
         if one.name not in flat and (nested := _at(experiments.load(path).model_dump(mode="json"), one.name)):
             kinds = [choice for choice in one.choices if isinstance(choice, str) and choice == nested.get("kind")]
             flat |= {one.name: kinds[0]} if kinds else {}
     return [searcher.inside(space, flat)]
-
-
-def _flat(values: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        found += _flat(value, f"{above}{name}.") if isinstance(value, dict) else [(above + name, value)]
-    return found
 
 
 def _at(values: Any, name: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ if __name__ == "__main__":  # started by path, without site-packages: find the p
 from instar.engine import faults
 from instar.engine.checkpoint import entries
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 _CHUNK = 8 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PR_SET_PDEATHSIG = 1
@@ -75,8 +75,8 @@ class Writer:
         """Clear away what a killed writer left, and put the pointers right."""
         try:
             for item in self._folder.iterdir():
-                if item.name.startswith(_TEMPORARY):
-                    _remove(item)
+                if item.name.startswith(TEMPORARY):
+                    remove(item)
             self._point()
         except OSError:
             pass  # the first save will find out, and say so
@@ -113,9 +113,9 @@ class Writer:
         for entry in found:
             if kept and entry.name not in kept:
                 # Renamed first, so that half a checkpoint never goes by the name of one.
-                gone = self._folder / f"{_TEMPORARY}{entry.name}-{os.urandom(4).hex()}"
+                gone = self._folder / f"{TEMPORARY}{entry.name}-{os.urandom(4).hex()}"
                 (self._folder / entry.name).rename(gone)
-                _remove(gone)
+                remove(gone)
 
     def _is_whole(self, entry: entries.Entry) -> bool:
         if entry.name not in self._whole and not entries.damage(self._folder, entry):
@@ -137,19 +137,19 @@ class Writer:
         """Steps 1 to 3; returns the name it got. Whatever goes wrong, nothing is left but what was there before."""
         faults.point("writer.begin")
         name, number = self._next(order["samples"])
-        temporary = self._folder / f"{_TEMPORARY}{name}-{os.urandom(4).hex()}"
+        temporary = self._folder / f"{TEMPORARY}{name}-{os.urandom(4).hex()}"
         try:
             temporary.mkdir()
             files = self._write_all(temporary, order)
             faults.point("writer.synced")
             body = {"number": number, "samples": order["samples"], "best": order["best"], "files": files}
-            _write_small(temporary / entries.MANIFEST, entries.seal(body))
-            _sync_folder(temporary)
+            write_small(temporary / entries.MANIFEST, entries.seal(body))
+            sync_folder(temporary)
             faults.point("writer.manifest")
             self._check_fence()
             temporary.rename(self._folder / name)
         except BaseException:
-            _remove(temporary)
+            remove(temporary)
             self._check_fence()  # who took the lease sweeps our temporary folder: then that is the reason
             raise
         return name
@@ -204,12 +204,12 @@ class Writer:
 
     def _point(self) -> None:
         """Make the renames durable and let the pointers say what the manifests say."""
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         found = [entry for entry in entries.find(self._folder) if entry.number >= 0]
         targets = {"latest": found[:1], "best": [entry for entry in found if entry.best][:1]}
         moved = [self._move(pointer, target[0].name) for pointer, target in targets.items() if target]
         if any(moved):
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
 
     def _move(self, pointer: str, name: str) -> bool:
         path = self._folder / pointer
@@ -218,8 +218,8 @@ class Writer:
                 return False
         except (OSError, ValueError):
             pass
-        temporary = self._folder / f"{_TEMPORARY}{pointer}-{os.urandom(4).hex()}"
-        _write_small(temporary, f"{name}\n".encode())
+        temporary = self._folder / f"{TEMPORARY}{pointer}-{os.urandom(4).hex()}"
+        write_small(temporary, f"{name}\n".encode())
         temporary.replace(path)
         return True
 
@@ -244,7 +244,7 @@ def _write(descriptor: int, data: memoryview) -> None:
         faults.point("writer.bytes")
 
 
-def _write_small(path: Path, data: bytes) -> None:
+def write_small(path: Path, data: bytes) -> None:
     descriptor = _create(path)
     try:
         _write_plainly(descriptor, data)
@@ -258,7 +258,7 @@ def _write_plainly(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -269,7 +269,7 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file, or a folder of files. What cannot be removed stays for the next sweep."""
     try:
         if path.is_symlink() or not path.is_dir():

@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instar import plugins, points
-from instar.experiment import Experiment, flat
-from instar.experiment import load as experiment_of
+from instar import documents, plugins, points
+from instar.experiment import flat
 from instar.points import About, Point, Tracker
 from instar.run import Run, write_atomically
 
@@ -202,9 +201,12 @@ def _told_to_end(seconds: float) -> bool:
 def _about(run: Run, kind: str) -> About:
     from instar import __version__
 
-    experiment: Experiment = experiment_of(run.path)
-    settings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat(experiment)}
-    tags = {"task": experiment.task.kind, "model": str(getattr(experiment.model, "name", experiment.model.kind))}
+    # As it was saved, be it a recipe of ours or one of a LightningModule.
+    recipe = documents.read(run.experiment_file)
+    settings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat(recipe)}
+    task, model = recipe.get("task") or {}, recipe.get("model") or {}
+    name = model.get("name") or model.get("kind") or task.get("definition") or ""
+    tags = {"task": str(task.get("kind", "")), "model": str(name)}
     return About(
         name=run.name,
         folder=run.trackers / kind,

@@ -1,0 +1,69 @@
+"""The user's own code: imported, made, and blamed by file and line where it raises."""
+
+import importlib
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from instar.brought import Definition
+from instar.errors import ConfigError
+
+_LIBRARIES = tuple(
+    str(Path(path).resolve())
+    for path in (*{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},)
+)
+_OURS = str(Path(__file__).resolve().parents[1])
+
+
+def find(what: Definition) -> Any:
+    """The class or function; raises ConfigError naming the line of the user's file that cannot be run."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does, so that a script of the environment finds the same
+    try:
+        return getattr(importlib.import_module(what.module), what.definition)
+    except Exception as error:
+        raise ConfigError(f"{what.module}.{what.definition} cannot be imported: {blame(error)}") from error
+
+
+def make(what: Definition, base: type, key: str) -> Any:
+    """An object of the class; raises ConfigError where it is no `base`, or raises itself."""
+    found = find(what)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{key}: {what.module}.{what.definition} is no {base.__name__}: {found!r}")
+    try:
+        return found(**what.args)
+    except Exception as error:
+        raise ConfigError(f"{key}: {what.definition} cannot be made: {blame(error)}") from error
+
+
+def blame(error: BaseException) -> str:
+    """`my/models/baseline.py:41, in training_step: ValueError: …`: the innermost line of the user's own code."""
+    said = "; ".join(line.strip() for line in str(error).strip().splitlines()[:3])
+    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{short(error.filename)}:{error.lineno}: {error.msg}"
+    place = line_of(error.__traceback__)
+    return f"{place}: {told}" if place else told
+
+
+def line_of(found: TracebackType | None) -> str:
+    """The innermost line of the user's own code in a traceback; '' where there is none."""
+    for frame in reversed(traceback.extract_tb(found)):
+        if not frame.filename.startswith("<") and not _is_library(frame.filename):
+            return f"{short(frame.filename)}:{frame.lineno}, in {frame.name}"
+    return ""
+
+
+def _is_library(file: str) -> bool:
+    path = str(Path(file).resolve())
+    return path.startswith((*_LIBRARIES, _OURS)) or "/site-packages/" in path
+
+
+def short(file: str) -> str:
+    """A file as one would type it from here."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

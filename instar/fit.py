@@ -1,0 +1,415 @@
+"""Brought -> Run: a LightningModule somebody brought, trained by Lightning. The same command again carries on.
+
+Read top to bottom: find the folder, take the lease, make or compare what stands in it, make the module, go through the
+stages, say how it ended.
+"""
+
+import json
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instar import brought as brought_ones
+from instar import documents
+from instar.brought import Brought, Place
+from instar.engine import deadline, starts
+from instar.engine.checkpoint import foreign
+from instar.engine.metrics_log import MetricsLog
+from instar.engine.ranks import lease
+from instar.engine.ranks import world as worlds
+from instar.engine.ranks.watchdog import Watchdog, follows_from_another
+from instar.engine.ranks.world import World
+from instar.engine.view import Quiet, View
+from instar.errors import Again, ConfigError, DataError, InstarError, RunError
+from instar.experiment import differences
+from instar.machine import Machine
+from instar.manifest import Manifest
+from instar.report import brought as pages
+from instar.report import html
+from instar.run import Run, write_atomically
+from instar.settings import dump
+
+if TYPE_CHECKING:
+    from instar.engine.lightning.session import Loaders, Session
+
+Facts = dict[str, Any]
+_LAST_WORDS = ("started", "resumed", "stopped", "failed", "finished")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    state    finished, early (stopped by its own rule), already (nothing was left to do) or dry
+    scores   of the splits that were scored, by name
+    """
+
+    run: Run
+    state: str
+    best: Facts
+    scores: dict[str, dict[str, float]]
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What may show in the last digits where it differs between two starts."""
+
+    devices: int
+    device: str
+    precision: str
+
+
+def fit(
+    brought: Brought,
+    *,
+    machine: Machine,
+    run_name: str | None = None,
+    runs_folder: Path = Path("runs"),
+    dry: bool = False,
+    document: Facts | None = None,
+    manifest: Callable[[], Manifest] | None = None,
+    view: View | None = None,
+    announce: Callable[[Run, Facts], None] = lambda run, plan: None,
+) -> Outcome:
+    """Train a module that was brought, or carry on with a training that was stopped; then test it.
+
+    document   says where each setting was written
+    manifest   makes the manifest of the images that Instar reads for it; only rank 0 calls it
+    announce   told what is about to happen, once, on rank 0
+
+    Raises Again (exit 75) when stopped and saved, ConfigError or DataError for mistakes, LearningError where the user's
+    own code raised, with its file and line.
+    """
+    run = brought_ones.locate(brought, run_name, runs=runs_folder)
+    definition = brought_ones.look(brought, document)
+    if dry:
+        announce(run, {"definition": str(definition)})
+        return Outcome(run, "dry", {}, {})
+    place = worlds.here()
+    run.path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        world = stack.enter_context(worlds.join(place, folder=run.path, device=_device(machine)))
+        writer = starts.first_rank(world, lambda: stack.enter_context(lease.held(run.lease_file)))
+        shown = view if view is not None and world.rank == 0 else Quiet()
+        before = starts.first_rank(world, lambda: _prepare(run, brought)) or {}
+        before = world.share(before)
+        rows = _manifest(run, manifest, world) if brought.data is not None and manifest else None
+        metrics = MetricsLog(run.metrics_file if world.rank == 0 else None)
+        stack.callback(metrics.close)
+
+        def plan(facts: Facts) -> None:
+            made = _plan_of(world, brought, definition, facts)
+            announce(run, made)
+            _note_start(run, before, made, shown)
+
+        session = _session(
+            run,
+            brought,
+            world,
+            machine=machine,
+            watchdog=stack.enter_context(Watchdog(world, on_event=run.log_event)),
+            metrics=metrics,
+            view=shown,
+            plan=plan,
+            held=lambda: writer is None or writer.held(),
+            rows=rows,
+        )
+        return _carry_on(session, done=before.get("done", False))
+
+
+def score(run: Run, *, split: str, checkpoint: str, machine: Machine) -> dict[str, Any]:
+    """Score a run's checkpoint with the module's own validation or test step; writes scores and the page.
+
+    checkpoint   best, latest, or a file
+    """
+    if split == "train":
+        raise DataError(
+            "a LightningModule scores itself, on its own validation or test loader: split=test or split=val"
+        )
+    brought = brought_ones.load(run.path)
+    with ExitStack() as stack:
+        world = stack.enter_context(worlds.join(worlds.Place(), folder=run.path, device=_device(machine)))
+        metrics = MetricsLog(None)
+        rows = _read_manifest(run) if brought.data is not None else None
+        session = _session(
+            run,
+            brought,
+            world,
+            machine=machine,
+            watchdog=Watchdog(world),
+            metrics=metrics,
+            view=Quiet(),
+            plan=lambda facts: None,
+            held=lambda: True,
+            rows=rows,
+        )
+        if not session.has(split):
+            raise DataError(f"{brought.task.definition} has no {split}_step, or no loader for it")
+        session.validate(checkpoint) if split == "val" else session.test(checkpoint)
+        _write_scores(session, split, checkpoint)
+    report(run)
+    return run.scores(split)
+
+
+def report(run: Run) -> Path:
+    """Write the page of a run from its files alone; returns its path."""
+    return html.write(pages.page(run, brought_ones.load(run.path)), run.report)
+
+
+# --- the folder ----------------------------------------------------------------------------------------------------
+
+
+def _prepare(run: Run, brought: Brought) -> Facts:
+    """Make the folder, or make sure that what stands in it is this module's; returns the plan of the start before."""
+    foreign.sweep(run.checkpoints)
+    before: Facts = {}
+    if run.experiment_file.exists():
+        different = differences(_saved(run), brought)
+        if different:
+            listed = "\n  ".join(different)
+            raise RunError(
+                f"{run.path} holds another training:\n  {listed}\n"
+                f"Name another folder with run=NAME, or write the old values."
+            )
+        # More epochs may be asked for than before; then there is something left to do.
+        newest = next((event["event"] for event in reversed(run.events()) if event["event"] in _LAST_WORDS), "")
+        before = {**_json(run.plan_file), "done": newest == "finished" and _saved(run).trainer == brought.trainer}
+    write_atomically(run.experiment_file, dump(brought))
+    return before
+
+
+def _saved(run: Run) -> Brought:
+    document = documents.read(run.experiment_file)
+    if not brought_ones.is_one(document):
+        raise RunError(f"{run.path} holds a training of another kind. Name another folder with run=NAME.")
+    return brought_ones.load(document)
+
+
+def _plan_of(world: World, brought: Brought, definition: Place, facts: Facts) -> Facts:
+    return {
+        **facts,
+        "devices": world.size,
+        "device": world.device.type,
+        "seed": brought.seed,
+        "definition": str(definition),
+    }
+
+
+def _note_start(run: Run, before: Facts, plan: Facts, view: View) -> None:
+    """Write down what follows from the module and its loaders, and what is other than before."""
+    names = ("devices", "device", "precision")
+    now = _Where(*(plan[name] for name in names))
+    then = _Where(*(before[name] for name in names)) if "precision" in before else None
+    write_atomically(run.plan_file, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+    for sentence in starts.note(run, then, now, weights=[]):
+        view.note(sentence)
+    if plan["promise"]:
+        view.note(f"a resume within an epoch is {plan['promise']}")
+
+
+# --- the stages ----------------------------------------------------------------------------------------------------
+
+
+def _session(run: Run, brought: Brought, world: World, *, machine: Machine, rows: Any, **rest: Any) -> "Session":
+    from instar.engine.lightning import session as door
+
+    module, datamodule = door.made(brought)
+    loaders = _loaders(brought, rows, world, machine) if rows is not None else None
+    clock = deadline.Clock(machine.walltime.seconds if machine.walltime else None)
+    return door.Session(
+        run=run,
+        brought=brought,
+        world=world,
+        clock=clock,
+        module=module,
+        datamodule=datamodule,
+        loaders=loaders,
+        resume=None,
+        **rest,
+    )
+
+
+def _carry_on(session: "Session", *, done: bool) -> Outcome:
+    """Resume from the newest save, go through the stages, leave a last word in events.jsonl."""
+    run, world = session.run, session.world
+    found = _newest(session)
+    if done and found is not None:
+        return Outcome(run, "already", session.position.best, _kept_scores(run), world.rank)
+    begun = _begin(session, found)
+    try:
+        _stages(session)
+    except Again as stop:
+        run.log_event("stopped", rank=world.rank, samples=_samples(run), reason=str(stop))
+        if world.rank == 0:
+            starts.end_a_chain(run, begun)
+        raise
+    except InstarError as error:
+        facts = {"reason": str(error), "traceback": traceback.format_exc()}
+        run.log_event("failed", rank=world.rank, samples=_samples(run), **facts)
+        raise
+    except BaseException as error:
+        if world.size == 1 or not follows_from_another(error):
+            facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            run.log_event("failed", rank=world.rank, samples=_samples(run), **facts)
+        raise
+    if world.rank == 0:
+        report(run)
+    return Outcome(run, session.state, session.position.best, session.scores, world.rank)
+
+
+def _newest(session: "Session") -> Path | None:
+    """The newest whole save of the run; the session stands where it does."""
+    found, rejected = foreign.newest(session.run.checkpoints)
+    for name, why in rejected if session.world.rank == 0 else ():
+        session.run.log_event("rejected", rank=0, checkpoint=name, reason=why)
+        session.view.note(f"checkpoint {name} is not whole ({why})")
+    if found is not None:
+        session.position.best = dict(foreign.state_of(found).get("best") or {})
+    return found
+
+
+def _begin(session: "Session", found: Path | None) -> int:
+    """Take up the save, or begin anew; returns the position in samples."""
+    run, world, train = session.run, session.world, session.brought.train
+    if found is None:
+        session.metrics.cut(0)
+        if world.rank == 0:
+            run.log_event("started", rank=0, samples=0, ranks=world.size)
+        if train.resume is not None:
+            session.resume = _taken_up(train.resume, train.resume_epoch)
+            session.view.note(f"takes up {session.resume}")
+        elif train.warm_start is not None:
+            session.warm(train.warm_start)
+        return 0
+    state = foreign.state_of(found)
+    session.resume = found
+    session.metrics.cut(state["metrics_bytes"])
+    if world.rank == 0:
+        starts.end_a_chain(run, state["samples"])
+        run.log_event("resumed", rank=0, samples=state["samples"], checkpoint=found.name, ranks=world.size)
+        session.view.note(f"resumed at epoch {state['epoch']:g} from {found.name}")
+    return int(state["samples"])
+
+
+def _kept_scores(run: Run) -> dict[str, dict[str, float]]:
+    kept = {split: run.scores(split) for split in ("val", "test")}
+    return {split: {n: v for n, v in found.items() if n != "about"} for split, found in kept.items() if found}
+
+
+def _taken_up(source: Path, epoch: int | None) -> Path:
+    """The save of another run, or the checkpoint file, that this run goes on from."""
+    if not source.is_dir():
+        if epoch is not None:
+            raise ConfigError(f"train.resume_epoch={epoch} needs a run, and {source} is a file")
+        return source
+    if (source / foreign.FILE).exists():
+        return source
+    other = Run(source)
+    plan = _json(other.plan_file)
+    most = None if epoch is None else (epoch + 1) * int(plan.get("epoch_samples") or 0)
+    found, _ = foreign.newest(other.checkpoints, most=most)
+    if found is None:
+        kept = sorted(entry.name for entry in other.checkpoints.glob("samples-*"))
+        raise ConfigError(
+            f"train.resume: {source} has no whole checkpoint{f' within {epoch} epochs' if epoch is not None else ''}; "
+            f"it has {', '.join(kept) or 'none'}. Keep more with train.keep"
+        )
+    return found
+
+
+def _stages(session: "Session") -> None:
+    """The user's own stages, or ours: fit, perhaps validate, test."""
+    brought, world, run = session.brought, session.world, session.run
+    from instar.engine import definition
+
+    if brought.task.stages is not None:
+        module, _, name = brought.task.stages.rpartition(".")
+        stages = definition.find(brought_ones.Definition(module=module, definition=name))
+        try:
+            stages(session)
+        except InstarError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"task.stages: {definition.blame(error)}") from error
+        session.state = session.state or "finished"
+    else:
+        session.fit()
+    if world.rank == 0:
+        facts = {"state": session.state, "best": session.position.best}
+        run.log_event("finished", rank=0, samples=_samples(run), **facts)
+    if brought.task.stages is None:
+        which = brought.train.test
+        if brought.train.validate_after and session.has("val"):
+            session.validate("best" if which == "none" else which)
+        if which != "none" and session.has("test"):
+            session.test(which)
+    for split in session.scores:
+        if world.rank == 0:
+            _write_scores(session, split, brought.train.test)
+
+
+def _write_scores(session: "Session", split: str, checkpoint: str) -> None:
+    run = session.run
+    file = session.checkpoint(checkpoint if checkpoint != "none" else "best")
+    about = {"run": run.name, "split": split, "checkpoint": file.parent.name, "seed": session.brought.seed}
+    about["parameters"] = sum(weight.numel() for weight in session.module.parameters())
+    found = {**session.scores[split], "about": about}
+    write_atomically(run.scores_file(split), json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    run.log_event("evaluated", rank=0, split=split, checkpoint=file.parent.name)
+
+
+# --- images that Instar reads ----------------------------------------------------------------------------------------
+
+
+def _manifest(run: Run, make: Callable[[], Manifest], world: World) -> Manifest:
+    from instar import manifest as manifests
+
+    def made() -> Manifest:
+        found = make()
+        if run.manifest_file.exists() and manifests.read(run.manifest_file).hash != found.hash:
+            raise RunError(f"{found.root} changed under {run.path}. Bring back what was there, or name a new run=NAME")
+        manifests.write(found, run.manifest_file)
+        return found
+
+    return starts.first_rank(world, made) or manifests.read(run.manifest_file)
+
+
+def _read_manifest(run: Run) -> Manifest:
+    from instar import manifest as manifests
+
+    return manifests.read(run.manifest_file)
+
+
+def _loaders(brought: Brought, rows: Manifest, world: World, machine: Machine) -> "Loaders":
+    from instar.engine.lightning import session as door
+    from instar.engine.loading import batches
+
+    assert brought.data is not None, "loaders of ours need data"
+    reader = batches.reader(brought.data, brought.augment, rows, machine)
+    rest: dict[str, Any] = {"batch": brought.train.batch, "world": world, "machine": machine}
+    train = batches.TrainBatches(reader, rows, seed=brought.seed, **rest)
+    val, test = (batches.rows_of(reader, rows, split, **rest) for split in ("val", "test"))
+    return door.Loaders(train, val, test)
+
+
+def _device(machine: Machine) -> str:
+    from instar.engine import planning
+
+    return planning.device_of(machine.device)
+
+
+def _samples(run: Run) -> int:
+    """How far the newest save is."""
+    found, _ = foreign.newest(run.checkpoints)
+    return int(foreign.state_of(found)["samples"]) if found else 0
+
+
+def _json(path: Path) -> Facts:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}

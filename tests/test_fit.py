@@ -1,0 +1,229 @@
+"""A LightningModule somebody brought: trained as it is, killed, carried on to the same bits, and blamed by its lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instar import brought as brought_ones
+from instar import fit as stage
+from instar import prepare
+from instar.brought import Brought
+from instar.engine import deadline, faults
+from instar.errors import Again, ConfigError, LearningError, RunError
+from instar.machine import Machine
+from instar.run import Run
+from tests.fakes.images import folder_of_images
+from tests.fakes.training import Notes
+
+# Torch's and Lightning's own, about what the module's author may do better.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
+]
+
+
+def recipe(definition: str = "Small", *, args: dict[str, Any] | None = None, **more: Any) -> Brought:
+    """A recipe of a module in tests/fakes/own; `more` are changes by dotted name, two underscores for a dot."""
+    document = {
+        "task": {
+            "kind": "lightning_module",
+            "module": "tests.fakes.own.baseline",
+            "definition": definition,
+            "args": args or {},
+        },
+        "trainer": {"max_epochs": 3, "log_every_n_steps": 2},
+        "train": {"monitor": "val_acc", "monitor_mode": "max", "every": "3 steps"},
+    }
+    return brought_ones.load(document, [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in more.items()])
+
+
+def fit(folder: Path, brought: Brought, *, run: str = "run", fault: str = "", **options: Any) -> stage.Outcome:
+    deadline.install()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("INSTAR_FAULT", fault)
+            return stage.fit(
+                brought, machine=Machine(device="cpu", workers=0), run_name=run, runs_folder=folder, **options
+            )
+    finally:
+        faults.arm("")
+        deadline.restore()
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    newest = run.checkpoints / (run.checkpoints / "latest").read_text().strip()
+    return torch.load(newest / "lightning.ckpt", weights_only=True)["state_dict"]
+
+
+def told(run: Run) -> list[dict[str, Any]]:
+    """The metrics without times."""
+    return [{k: v for k, v in line.items() if k not in ("time", "images_per_second")} for line in run.metrics()]
+
+
+def same(one: Run, other: Run) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("undisturbed"), recipe())
+
+
+def test_an_unchanged_module_is_trained_validated_and_tested(undisturbed):
+    run = undisturbed.run
+    assert undisturbed.state == "finished"
+    kinds = [line["kind"] for line in run.metrics()]
+    assert (kinds.count("val"), kinds.count("train")) == (3, 12)
+    best = max(line["val_acc"] for line in run.metrics() if line["kind"] == "val")
+    assert undisturbed.best["value"] == pytest.approx(best)
+    assert 0 <= run.scores("test")["test_acc"] <= 1
+    assert run.status()["state"] == "done"
+    assert run.status()["share"] == 1
+    assert "tests.fakes.own.baseline.Small" in run.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("fault", ["step.end:5:term", "step.end:8:usr1", "step.end:13:term", "step.end:23:term"])
+def test_a_stopped_run_carries_on_to_the_same_bits_with_ordinary_loaders(tmp_path, undisturbed, fault):
+    """Shuffled, randomly flipped, with dropout, in the middle of an epoch, and right before an evaluation."""
+    with pytest.raises(Again):
+        fit(tmp_path, recipe(), fault=fault)
+    stopped = Run(tmp_path / "run")
+    assert stopped.status()["state"] == "stopped"
+    notes = Notes()
+    outcome = fit(tmp_path, recipe(), view=notes)
+    assert any("resumed at epoch" in note for note in notes.all)
+    assert same(outcome.run, undisturbed.run)
+    assert told(outcome.run) == told(undisturbed.run)
+    assert outcome.scores == undisturbed.scores
+
+
+def test_a_run_that_died_carries_on_to_the_same_bits(tmp_path, undisturbed):
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, recipe(), fault="step.end:11:raise")
+    outcome = fit(tmp_path, recipe())
+    assert same(outcome.run, undisturbed.run)
+    assert told(outcome.run) == told(undisturbed.run)
+
+
+def test_it_carries_on_to_the_same_bits_with_worker_processes(tmp_path):
+    brought = recipe(args={"num_workers": 2})
+    whole = fit(tmp_path, brought, run="whole")
+    with pytest.raises(Again):
+        fit(tmp_path, brought, fault="step.end:13:term")
+    assert same(fit(tmp_path, brought).run, whole.run)
+
+
+def test_it_carries_on_to_the_same_bits_with_gradients_of_several_batches(tmp_path):
+    brought = recipe(trainer__accumulate_grad_batches=3)
+    whole = fit(tmp_path, brought, run="whole")
+    with pytest.raises(Again):
+        fit(tmp_path, brought, fault="step.end:13:term")
+    assert same(fit(tmp_path, brought).run, whole.run)
+
+
+def test_epochs_of_one_step_are_saved_at_their_end(tmp_path):
+    brought = recipe(args={"mbatch_size": 120})
+    whole = fit(tmp_path, brought, run="whole")
+    with pytest.raises(Again):
+        fit(tmp_path, brought, fault="step.end:2:term")
+    outcome = fit(tmp_path, brought)
+    assert same(outcome.run, whole.run)
+    assert told(outcome.run) == told(whole.run)
+
+
+def test_nothing_is_left_to_do_for_a_run_that_is_done_and_more_epochs_go_on(tmp_path):
+    assert fit(tmp_path, recipe(trainer__max_epochs=1)).state == "finished"
+    assert fit(tmp_path, recipe(trainer__max_epochs=1)).state == "already"
+    longer = fit(tmp_path, recipe(trainer__max_epochs=2))
+    assert longer.run.metrics()[-1]["epoch"] == 2
+
+
+def test_another_training_does_not_write_into_the_folder(tmp_path, undisturbed):
+    with pytest.raises(RunError, match=r"task.args.lr: \"not there\"|task.args.lr: not there -> 0.5"):
+        fit(undisturbed.run.path.parent, recipe(args={"lr": 0.5}))
+
+
+def test_images_that_instar_reads_are_taken_up_at_the_same_batch(tmp_path):
+    root = folder_of_images(tmp_path / "some 'images'", classes=10)
+
+    def brought() -> Brought:
+        return recipe(data={"root": str(root)}, augment={"kind": "standard", "size": 16}, train__batch=8)
+
+    def run(name: str, fault: str = "") -> stage.Outcome:
+        made = brought()
+        return fit(tmp_path, made, run=name, fault=fault, manifest=lambda: prepare.manifest(made.data, made.seed))
+
+    whole = run("whole")
+    with pytest.raises(Again):
+        run("cut", fault="step.end:7:term")
+    assert same(run("cut").run, whole.run)
+
+
+def test_early_stopping_ends_it(tmp_path):
+    outcome = fit(tmp_path, recipe(train__stop_early={"patience": 0, "stopping_threshold": 0.0}))
+    assert outcome.state == "early"
+    assert len([line for line in outcome.run.metrics() if line["kind"] == "val"]) == 1
+
+
+def test_the_best_is_chosen_by_number(tmp_path, monkeypatch):
+    """Compared as text, 9.5 would be more than 10.2."""
+    from tests.fakes.own import baseline
+
+    values = iter([9.5, 10.2, 8.0])
+    monkeypatch.setattr(baseline.Small, "validation_step", lambda self, batch, batch_idx: None)
+    monkeypatch.setattr(
+        baseline.Small, "on_validation_epoch_end", lambda self: self.log("bleu", next(values)), raising=False
+    )
+    outcome = fit(tmp_path, recipe(train__monitor="bleu", trainer__num_sanity_val_steps=0))
+    assert outcome.best["value"] == pytest.approx(10.2)
+    assert outcome.best["epoch"] == 2
+
+
+def test_weights_of_another_run_are_begun_with(tmp_path, undisturbed):
+    one_step = recipe(train__warm_start=str(undisturbed.run.path), trainer__max_steps=1, args={"lr": 0.0})
+    begun = weights(fit(tmp_path, one_step).run)
+    best = torch.load(
+        undisturbed.run.checkpoints / (undisturbed.run.checkpoints / "best").read_text().strip() / "lightning.ckpt",
+        weights_only=True,
+    )["state_dict"]
+    assert torch.equal(begun["network.5.weight"], best["network.5.weight"])
+
+
+def test_a_new_run_takes_up_an_epoch_of_another(tmp_path, undisturbed):
+    kept = recipe(train__keep=20)
+    whole = fit(tmp_path, kept, run="whole")
+    again = recipe(train__resume=str(whole.run.path), train__resume_epoch=0)
+    notes = Notes()
+    outcome = fit(tmp_path, again, run="again", view=notes)
+    assert any("samples-000000000096" in note for note in notes.all)
+    assert same(outcome.run, whole.run)
+
+
+def test_what_is_not_plain_needs_trust(tmp_path):
+    with pytest.raises(Again):
+        fit(tmp_path, recipe("KeepsAnObject"), fault="step.end:5:term")
+    with pytest.raises(ConfigError, match=r"holds more than tensors.*task\.trust=true"):
+        fit(tmp_path, recipe("KeepsAnObject"))
+    assert fit(tmp_path, recipe("KeepsAnObject", task__trust=True)).state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("definition", "error", "message"),
+    [
+        ("RaisesAtOnce", ConfigError, r"baseline.py:\d+, in __init__: RuntimeError: no such data set here"),
+        ("RaisesInAStep", LearningError, r"baseline.py:\d+, in training_step: KeyError: 'images'"),
+        ("Endless", ConfigError, r"baseline.py:\d+: train_dataloader gives a loader without a length"),
+    ],
+)
+def test_what_the_module_does_wrong_is_said_with_its_line(tmp_path, definition, error, message):
+    with pytest.raises(error, match=message):
+        fit(tmp_path, recipe(definition))
+
+
+def test_a_name_that_is_never_logged_is_said_with_the_near_miss(tmp_path):
+    with pytest.raises(ConfigError, match=r"baseline.py:\d+: the module never logged it: .* did you mean 'val_acc'"):
+        fit(tmp_path, recipe(train__monitor="val_akk"))

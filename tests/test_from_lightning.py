@@ -1,0 +1,45 @@
+"""The page that moves a Lightning project over is true: its files are written, its commands run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "how-to" / "from-lightning.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.scenario  # a dozen commands, and each training imports Lightning
+def test_the_page_works_by_copy_and_paste(tmp_path):
+    (module,), (recipe, starter) = blocks("python"), blocks("yaml")
+    (tmp_path / "my" / "models").mkdir(parents=True)
+    (tmp_path / "my" / "models" / "baseline.py").write_text(module, encoding="utf-8")
+    (tmp_path / "baseline.yaml").write_text(recipe, encoding="utf-8")
+    (tmp_path / "starter.yaml").write_text(starter, encoding="utf-8")
+    commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 10
+    told = ""
+    for command in commands:
+        name, *words = shlex.split(command)
+        assert name == "instar"
+        done = subprocess.run(
+            [sys.executable, "-m", "instar", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        told += done.stdout
+    assert "Neptune's service was shut down" in told
+    assert "task.definition" in told and '"Wider"' in told
+    assert list((tmp_path / "runs" / "first" / "trackers" / "tensorboard").glob("events.*"))
