@@ -1,72 +1,237 @@
-"""What the command line does, from Python and notebooks: five functions.
+"""Instar from Python: five functions that do what the command line does, for notebooks and scripts.
 
-    from instar.api import train, evaluate, predict, compare, submit
+    from instar import api
 
-    run = train("flowers", "epochs=3")["run"]
-    evaluate(run, "split=val")["scores"]
+    done = api.train("flowers/", epochs=5, optim__lr=0.01)    # as: instar train flowers/ epochs=5 optim.lr=0.01
+    api.evaluate(done, split="val")
+    api.runs()
+    api.compare(done, "flowers-mossy-lynx")
+    api.command("submit", "train", "flowers.yaml", on="lumi", nodes=2, dry=True)
 
-Each takes the words of the command of its name and returns what `--json` prints, as plain values; so what holds there
-holds here, and `instar VERB --help` is the manual of both. A mistake raises the InstarError whose text the command line
-would print, and a training that was told to stop raises Again: the same call carries on.
+Settings have the names they have on the command line; two underscores stand for a dot. Mistakes are raised as
+InstarError, never printed and exited with. What comes back shows itself in a notebook. Importing this loads neither
+torch nor NumPy.
 """
 
-import io
+import html
 import json
-from contextlib import redirect_stdout
-from os import PathLike, fspath
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
-Word = str | PathLike[str]
+from instar import cli, formats
+from instar.cli.words import Words, parse
+from instar.errors import AGAIN, DONE, Again, RunError
+from instar.run import Run
 
-__all__ = ["compare", "evaluate", "predict", "submit", "train"]
+__all__ = ["Result", "Table", "command", "compare", "evaluate", "runs", "train"]
 
 
-def train(what: Word, *changes: str) -> dict[str, Any]:
-    """Learn from a folder, a recipe or a manifest, or carry on with a run.
+@dataclass(frozen=True)
+class Result:
+    """A run and how good it is.
 
-    Returns state, run (its folder), best, split and scores.
+    run      its folder; run.metrics() and run.events() are what was measured and what happened
+    state    finished, target, early or already, after a training; evaluated, after an evaluation
+    split    the rows it was scored on; None where there were none
+    scores   by name; `intervals` among them holds the 95 % interval of some
+    best     the best evaluation during training
     """
-    return _done("train", what, *changes)
+
+    run: Run
+    state: str
+    split: str | None
+    scores: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+
+    def __fspath__(self) -> str:
+        return str(self.run.path)
+
+    def __repr__(self) -> str:
+        told = [f"{name} {formats.score(name, value)}" for name, value in self._single()]
+        return f"{self.run.name}: {self.state}; {self.split} {', '.join(told)}"
+
+    def _repr_html_(self) -> str:
+        intervals = self.scores.get("intervals") or {}
+        rows = [
+            (name, formats.score(name, value), formats.interval(name, *intervals[name]) if name in intervals else "")
+            for name, value in self._single()
+        ]
+        page = f'<p><a href="{html.escape(self.run.report.as_posix())}">run page</a></p>' if self._has_page() else ""
+        title = f"<p><b>{html.escape(self.run.name)}</b>: {html.escape(self.state)}</p>"
+        return f"{title}{_table((f'{self.split} rows', '', '95 %'), rows)}{page}"
+
+    def _single(self) -> list[tuple[str, float]]:
+        return [(name, value) for name, value in self.scores.items() if isinstance(value, float)]
+
+    def _has_page(self) -> bool:
+        return self.run.report.exists()
 
 
-def evaluate(run: Word, *changes: str) -> dict[str, Any]:
-    """Score a run on rows it has not learnt from; returns run, split and scores."""
-    return _done("evaluate", run, *changes)
+@dataclass(frozen=True)
+class Table(Sequence[dict[str, Any]]):
+    """Rows of facts, each a dict, that show themselves as a table.
 
-
-def predict(run: Word, *images_and_changes: Word) -> Any:
-    """What a run says about images, files or folders of them."""
-    return _done("predict", run, *images_and_changes)
-
-
-def compare(*runs_and_changes: Word) -> dict[str, Any]:
-    """Runs side by side, best first; runs that differ in their seed only as trials, with the mean and its interval."""
-    return _done("compare", *runs_and_changes)
-
-
-def submit(verb: str, *words: Word, on: str) -> dict[str, Any]:
-    """Hand any command to a scheduler: `submit("train", "recipe.yaml", "nodes=2", on="lumi")`.
-
-    Returns the numbers of its jobs, the folder of the job, and the run.
+    head, cells   what is shown of them
     """
-    return _done("submit", verb, *words, f"on={on}")
+
+    rows: tuple[dict[str, Any], ...]
+    head: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+    def __getitem__(self, which: Any) -> Any:
+        return self.rows[which]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return "\n".join(formats.table([self.head, *self.cells])) if self.rows else "no runs"
+
+    def _repr_html_(self) -> str:
+        return _table(self.head, self.cells) if self.rows else "<p>no runs</p>"
 
 
-def _done(verb: str, *words: Word) -> Any:
-    """What a command prints as JSON; raises what it would report."""
-    from importlib import import_module
+def train(source: "str | os.PathLike[str]", *, quiet: bool = False, **settings: Any) -> Result:
+    """Learn from a folder, a recipe or a run, and score the test rows; the same call again carries on.
 
-    from instar.cli import COMMON_FLAGS
-    from instar.cli.words import parse
+    source     folder of images, recipe, manifest, or the folder of a run
+    quiet      print no progress
+    settings   any setting of recipe, machine or this start: epochs=5, optim__lr=0.01, run="first", devices=2
+
+    Raises Again where it was interrupted and saved, and other InstarErrors for mistakes. With several devices it trains
+    in processes of its own.
+    """
+    from instar import experiment as experiments
+    from instar.cli import _brought
+    from instar.cli import train as verb
+
+    words = _words("train", [os.fspath(source)], settings, quoted=True, flags=["quiet"] if quiet else [])
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, and for the same reason
+    if _brought.document(words) is not None:
+        return _of_module(command("train", source, **settings))
+    with _signals():
+        experiment, machine, start, ranks = verb.prepared(words)
+        if ranks > 1:
+            from instar.engine.ranks import launch
+
+            _leave_well(launch.ranks(list(words.line), ranks))
+            run = experiments.locate(experiment, start.run, runs=start.runs)
+            split = next((name for name in ("test", "val") if run.scores(name)), None)
+            best = run.status()["best"]
+            return Result(run, "finished", split, run.scores(split) if split else {}, best)
+        learnt = verb.learn(words, experiment, machine, start, level="silent" if quiet else "full")
+    outcome = learnt.outcome
+    return Result(outcome.run, outcome.state, learnt.split, dict(learnt.scores), outcome.best)
+
+
+def _of_module(answer: dict[str, Any]) -> Result:
+    """What a LightningModule of one's own has learnt."""
+    split = next((name for name in ("test", "val") if answer["scores"].get(name)), None)
+    scores = answer["scores"][split] if split else {}
+    return Result(Run(Path(answer["run"])), answer["state"], split, scores, answer["best"])
+
+
+def evaluate(run: "str | os.PathLike[str] | Result", *, split: str = "test", **settings: Any) -> Result:
+    """Score a run on the rows of a split, every row once.
+
+    run        its folder, its name, or what `train` gave
+    settings   checkpoint="latest", device="cpu", workers=4, runs=FOLDER
+    """
+    answer = command("evaluate", os.fspath(run), split=split, **settings)
+    return Result(Run(Path(answer["run"])), "evaluated", split, answer["scores"])
+
+
+def runs(folder: "str | os.PathLike[str]" = "runs") -> Table:
+    """The runs of a folder, newest first: how far each is, how good, how long it still takes."""
+    import time
+
+    from instar.cli import runs as verb
+
+    states = command("runs", os.fspath(folder))
+    now = time.time()
+    return Table(tuple(states), verb.HEAD, tuple(verb.row(state, now) for state in states))
+
+
+def compare(*some: "str | os.PathLike[str] | Result", split: str = "test", **settings: Any) -> Table:
+    """Runs side by side, the best first, with the settings in which they differ.
+
+    Raises RunError where they were scored on different rows, which proves nothing.
+    """
+    answer = command("compare", *(os.fspath(one) for one in some), split=split, **settings)
+    rows = answer["runs"]
+    shown = [
+        (
+            row["name"],
+            formats.score(row["metric"], row["value"]),
+            formats.interval(row["metric"], *row["interval"]) if row["interval"] else "",
+            formats.clock(row["seconds"]),
+            "; ".join(row["differences"]),
+        )
+        for row in rows
+    ]
+    return Table(tuple(rows), ("run", rows[0]["metric"], "95 %", "time", "differs in"), tuple(shown))
+
+
+def command(verb: str, *things: "str | os.PathLike[str]", **settings: Any) -> Any:
+    """Any command of the command line; gives what its --json says, None where it says nothing.
+
+    settings   key=value; True for a flag, as dry=True
+    Raises InstarError where the command would end with a mistake, Again where it would end with 75.
+    """
+    module = cli.verb(verb)
+    flags = [name for name, value in settings.items() if value is True and name in module.FLAGS]
+    rest = {name: value for name, value in settings.items() if name not in flags}
+    words = _words(verb, [os.fspath(thing) for thing in things], rest, quoted=False, flags=["json", *flags])
+    said = StringIO()
+    with _signals(), redirect_stdout(said):
+        code = module.run(words)
+    _leave_well(code, said.getvalue())
+    return json.loads(said.getvalue()) if said.getvalue().strip() else None
+
+
+def _words(verb: str, things: Sequence[str], settings: dict[str, Any], *, quoted: bool, flags: Sequence[str]) -> Words:
+    module = cli.verb(verb)
+    changes = [f"{name.replace('__', '.')}={_written(value, quoted=quoted)}" for name, value in settings.items()]
+    line = [*changes, *(f"--{flag}" for flag in flags), "--", *things]
+    return parse(verb, line, flags=(*cli.COMMON_FLAGS, *module.FLAGS), things=module.THINGS)
+
+
+def _written(value: Any, *, quoted: bool) -> str:
+    """A value as one writes it: in YAML, where a text that looks like a number stays a text, or plain."""
+    plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return plain if isinstance(plain, str) and not quoted else json.dumps(plain)
+
+
+def _leave_well(code: int, said: str = "") -> None:
+    if code == AGAIN:
+        raise Again("stopped and saved; the same call carries on")
+    if code != DONE:
+        raise RunError(f"it ended with exit code {code}. {said.strip() or 'What went wrong stands above.'}")
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Interrupting a cell saves and stops, as Ctrl-C does; afterwards signals mean what they meant before."""
     from instar.engine import deadline
 
-    module = import_module(f"instar.cli.{verb}")
-    line = [*(fspath(word) for word in words), "--json"]
-    told = io.StringIO()
+    if threading.current_thread() is not threading.main_thread():  # Python lets only that one handle signals
+        yield
+        return
+    deadline.install()
     try:
-        with redirect_stdout(told):
-            module.run(parse(verb, line, flags=(*COMMON_FLAGS, *module.FLAGS), things=module.THINGS))
+        yield
     finally:
-        deadline.restore()  # a notebook has signals of its own
-    lines = [json.loads(one) for one in told.getvalue().splitlines() if one.strip()[:1] in ("{", "[")]
-    return lines[-1] if lines else None
+        deadline.restore()
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"

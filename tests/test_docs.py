@@ -1,6 +1,8 @@
 """The documentation is true: its code runs, its links lead somewhere, and it names no machine of ours."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def test_the_plugins_of_the_how_to_train_a_model(tmp_path, monkeypatch):
-    model, reader, task = blocks(ROOT / "docs" / "how-to" / "add-a-plug-in.md", "python")
+    model, reader, task, _ = blocks(ROOT / "docs" / "how-to" / "add-a-plug-in.md", "python")
     for shelf, name, code in (
         ("models", "two_layers", model),
         ("readers", "squares", reader),
@@ -62,3 +64,17 @@ def test_files_that_pages_name_are_there(page):
         r"`((?:instar|tests|benchmarks|recipes|docs)/[\w/.-]+\.(?:py|md|yaml))`", page.read_text(encoding="utf-8")
     ):
         assert (ROOT / name).exists(), f"{page}: {name} does not exist"
+
+
+@pytest.mark.scenario  # trains three times in processes of their own
+def test_the_contract_tests_of_the_how_to_pass(tmp_path):
+    *plugins, tests = blocks(ROOT / "docs" / "how-to" / "add-a-plug-in.md", "python")
+    for name, code in zip(("models/two_layers", "readers/squares", "tasks/margin"), plugins, strict=True):
+        file = tmp_path / "mylab" / f"{name}.py"
+        file.parent.mkdir(parents=True)
+        file.write_text(code, encoding="utf-8")
+    (tmp_path / "test_mylab.py").write_text(tests, encoding="utf-8")
+    environ = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_mylab.py")]
+    ended = subprocess.run(line, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "3 passed" in ended.stdout, ended.stdout

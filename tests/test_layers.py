@@ -27,7 +27,7 @@ LEVELS = [
     # stages
     {"check", "prepare", "pack", "convert", "fetch", "train", "evaluate", "submit", "doctor", "bench", "demo"}
     | {"predict", "export", "serve", "embed", "explain", "tune", "fit"},
-    {"cli", "terminal", "curves", "__main__", "api"},
+    {"cli", "terminal", "curves", "api", "testing", "__main__"},
 ]
 SHELVES = next(rooms for rooms in LEVELS if "readers" in rooms)
 STAGES = next(rooms for rooms in LEVELS if "train" in rooms)
@@ -73,8 +73,7 @@ DOORS = {
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
          "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
          "preflight", "outside", "quota", "contract", "points", "curves", "space", "study", "brought", "adopt",
-         "cli", "terminal",
-         "__main__"} | SHELVES  # fmt: skip
+         "cli", "terminal", "api", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",
     "torchvision",

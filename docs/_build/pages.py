@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from plain import markdown  # noqa: E402 - beside us
 
-from instar import plugins  # noqa: E402
+from instar import api, plugins  # noqa: E402
 from instar import site as sites  # noqa: E402
 from instar.cli import VERBS, show, verb  # noqa: E402
 from instar.settings import schema  # noqa: E402
@@ -194,6 +194,8 @@ def python() -> str:
 
 
 PYTHON = {
+    "What the command line does": [f"instar.api.{name}" for name in api.__all__],
+    "Contract tests for plug-ins of your own": ["instar.testing"],
     "What a model is": ["instar.networks.Encoder", "instar.networks.Learner"],
     "What a tracker is told": [
         "instar.points.Tracker",

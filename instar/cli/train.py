@@ -64,19 +64,26 @@ T = TypeVar("T")
 def run(words: Words) -> int:
     # Until the handlers stand, a signal ends the process; importing torch takes seconds. They stand to its very end.
     deadline.install()
-    caches.refuse_network()
     from instar.cli import _brought
 
     if (own := _brought.document(words)) is not None:
+        caches.refuse_network()
         return _brought.run(words, own)
-    experiment, machine, start = settings(words)
-    trackers_are_here(experiment.track)
-    _weights_are_here(words, experiment, start)
-    if "dry" not in words and (ranks := ranks_to_start(machine)) > 1:
+    experiment, machine, start, ranks = prepared(words)
+    if ranks > 1:
         from instar.engine.ranks import launch
 
         return launch.ranks(list(words.line), ranks)
     return _train(words, experiment, machine, start)
+
+
+def prepared(words: Words) -> tuple["Experiment", "Machine", "Start", int]:
+    """What to learn, where, how, and with how many processes; raises where anything that can be known now is wrong."""
+    caches.refuse_network()
+    experiment, machine, start = settings(words)
+    trackers_are_here(experiment.track)
+    _weights_are_here(words, experiment, start)
+    return experiment, machine, start, 1 if "dry" in words else ranks_to_start(machine)
 
 
 def settings(words: Words) -> tuple["Experiment", "Machine", "Start"]:

@@ -1,12 +1,10 @@
 """What every reader on the shelf promises."""
 
-import pickle
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from instar import plugins, prepare
+from instar import plugins, prepare, testing
 from instar.augment import Augment
 from instar.engine.loading.loaders import keyed
 from instar.errors import ConfigError, DataError
@@ -55,14 +53,13 @@ def test_a_reader_says_what_it_gives_and_how_it_is_set(kind):
     assert module.Settings().kind == kind
 
 
-def test_a_sample_holds_what_the_reader_gives_in_one_shape_for_all_rows(opened):
+def test_samples_keep_the_contract_that_outsiders_test_theirs_by(opened):
     reader, rows = opened
-    samples = [reader.read(row, keyed(0, 0, row)) for row in range(len(rows))]
-    given = plugins.load("readers", reader.__module__.rpartition(".")[2]).gives
-    assert all(set(sample) == given | {"label"} for sample in samples)
-    for name in given:
-        assert len({(np.shape(sample[name]), np.asarray(sample[name]).dtype) for sample in samples}) == 1
-    assert [sample["label"] for sample in samples] == rows.targets.tolist()
+    testing.check_samples(reader, rows, gives=plugins.load("readers", kind_of(reader)).gives)
+
+
+def kind_of(reader):
+    return reader.__module__.rpartition(".")[2]
 
 
 @pytest.mark.parametrize("kind", plugins.kinds("readers"))
@@ -81,12 +78,6 @@ def test_a_sample_is_a_function_of_the_row_and_its_generator(opened):
     assert np.array_equal(once["image"], again["image"])
     assert not np.array_equal(once["image"], otherwise["image"])
     assert np.array_equal(reader.read(3, None)["image"], reader.read(3, None)["image"])
-
-
-def test_a_reader_can_be_sent_to_another_process(opened):
-    reader, _ = opened
-    sent = pickle.loads(pickle.dumps(reader))
-    assert np.array_equal(sent.read(5, None)["image"], reader.read(5, None)["image"])
 
 
 def test_a_row_that_is_gone_is_a_data_error_and_has_a_name(opened):
