@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from instar import plugins
+from instar.brought import Brought
 from instar.cli import COMMON_FLAGS, VERBS, show, verb
 from instar.cli.submit import sorted_words
 from instar.cli.train import SHORT
@@ -15,6 +16,7 @@ from instar.errors import ConfigError
 from instar.experiment import Experiment
 from instar.machine import Machine, Start
 from instar.submit import Request
+from instar.validation import group_of
 from tests.test_docs import PAGES, ROOT
 
 INLINE = re.compile(r"`(instar [^`]+)`")
@@ -44,7 +46,7 @@ def words_of(command: str) -> list[str] | None:
 
 
 def known_keys() -> set[str]:
-    return {*Experiment.model_fields, *Machine.model_fields, *Start.model_fields, *SHORT}
+    return {*Experiment.model_fields, *Machine.model_fields, *Start.model_fields, *Brought.model_fields, *SHORT}
 
 
 def check_settings(changes: tuple[str, ...]) -> None:
@@ -57,9 +59,11 @@ def check_settings(changes: tuple[str, ...]) -> None:
             groups, shelves = dict(show.groups()), dict(show.shelves())
             above = ".".join([top, *rest[:-1]])
             known = set(groups[above].model_fields) if above in groups else set()
+            own = group_of(Brought, above)  # the same group in a recipe of a LightningModule
+            known |= set(own.model_fields) if own is not None else set()
             if above in shelves:
                 kinds = plugins.kinds(shelves[above].shelf)
-                known = {name for kind in kinds for name in shelves[above].settings(kind).model_fields}
+                known |= {name for kind in kinds for name in shelves[above].settings(kind).model_fields}
             assert rest[-1] in known or above not in {*groups, *shelves}, f"{key} is no setting"
 
 
