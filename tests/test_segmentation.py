@@ -394,7 +394,7 @@ def step_together(world, run_path):
     learner = build.learner(experiment, plan)
     learner.module.eval()  # normalisation over the batch is each rank's own
     forward = parallel(Forward(learner), world, kind="ddp")
-    batch = next(loaders.train_stream(build.reader(experiment, rows, HERE), build.order(rows, plan), start=0, total=8, batch=8,
+    batch = next(loaders.train_stream(build.reader(experiment, rows, HERE), build.order(rows, plan, experiment.train, world), start=0, total=8, batch=8,
                                       rank=world.rank, world=world.size, seed=1))  # fmt: skip
     losses = forward(batch, plan.progress(0))
     losses["total"].backward()

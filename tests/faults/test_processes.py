@@ -455,8 +455,8 @@ def test_every_test_that_the_page_names_is_there():
     named = re.findall(r"`(test_\w+)::(test_\w+)`", page)
     assert len(named) > 50
     for file, name in named:
-        (path,) = tests.rglob(f"{file}.py")
-        assert f"def {name}(" in path.read_text(encoding="utf-8"), f"{file}::{name} is named in the page and not there"
+        texts = [path.read_text(encoding="utf-8") for path in tests.rglob(f"{file}.py")]
+        assert any(f"def {name}(" in text for text in texts), f"{file}::{name} is named in the page and not there"
 
 
 # --- secrets: row 26 -------------------------------------------------------------------------------------------------
