@@ -232,8 +232,8 @@ class Run:
 
 # Events of jobs rather than of the training: written by whoever submits, and by the script around the command.
 OF_JOBS = ("queued", "job_started", "job_continues", "job_ended", "stop_asked")
-# Those, and the ones of trackers: they say nothing about where the training is.
-BESIDE = (*OF_JOBS, "tracker_failed")
+# Those, the ones of trackers, and of whoever looks at a run afterwards: they say nothing about where the training is.
+BESIDE = (*OF_JOBS, "tracker_failed", "embedded", "explained", "exported", "export_failed")
 
 
 def find(name: str, runs_folder: Path) -> Run:

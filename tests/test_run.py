@@ -34,6 +34,14 @@ def test_status_counts_samples_of_metrics_and_events(tmp_path):
     assert (status["state"], status["samples"], status["share"], status["epoch"]) == ("stopped", 60, 0.6, 1.2)
 
 
+@pytest.mark.parametrize("event", ["embedded", "explained", "exported", "export_failed", "tracker_failed"])
+def test_who_looks_at_a_run_afterwards_does_not_change_how_it_stands(event, tmp_path):
+    run = make(tmp_path, "x")
+    run.log_event("evaluated", split="test")
+    run.log_event(event)
+    assert run.status()["state"] == "done"
+
+
 def test_a_run_whose_lease_is_not_renewed_is_silent(tmp_path):
     run = make(tmp_path, "x")
     run.log_event("started")

@@ -28,7 +28,7 @@ CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake
 INTERRUPTED = 130
 NOBODY_READS = 141
 
-HEAD = f"""instar {__version__}: scientific images to a trained, evaluated and explained model
+HEAD = f"""instar {__version__}: scientific images to a trained, evaluated, explained and exported model
 
     instar train FOLDER              learn from a folder of images, one folder a class
     instar train RECIPE key=value    learn what a recipe says, with changes
