@@ -2,7 +2,7 @@
 
 The scenes are scikit-learn's digits, photographed by nobody: each is drawn in two colours on a sky of some hue, and a
 "thermal" picture is made of its strokes - blurred, warm on cold, with noise, and of another size - and written in the
-very files of the cameras of Sage. What both pictures share is the digit and its place, and that is what can be learnt.
+very files of the cameras of Sage. What both pictures share is how somebody wrote the digit, and that is what can be learnt.
 """
 
 import io
@@ -35,11 +35,11 @@ data:
   reader: {kind: image_pair, names: [rgb, thermal], image: {part: left}}
   split: {test: 0.15, val: 0.15}
 model:    {kind: resnet9, width: 16}
-task:     {kind: vicreg, projector: [256, 256, 256]}
-augment:  {kind: imagenet, size: 28, scale: [0.75, 1.0], hflip: 0.0}
+task:     {kind: vicreg, projector: [512, 512, 512]}
+augment:  {kind: imagenet, size: 28, scale: [0.9, 1.0], hflip: 0.0}
 optim:    {kind: adamw, lr: 5.0e-3, weight_decay: 1.0e-4}
 schedule: {kind: cosine, warmup: 10 %}
-train:    {epochs: 14, batch: 64}
+train:    {epochs: 20, batch: 64}
 """
 
 
@@ -93,13 +93,16 @@ def table(celsius_HW: np.ndarray) -> str:
 
 
 def _placed(digit_HW: np.ndarray, draw: np.random.Generator) -> Image.Image:
-    """A digit somewhere in a scene, larger or smaller and a little turned; mode F of 0 to 1."""
-    side = int(draw.integers(22, 34))
+    """A digit in a scene, a little moved and turned; mode F of 0 to 1.
+
+    It fills the scene: where place and size varied more, they were what was learnt, and the digits lay mixed on the map.
+    """
+    side = int(draw.integers(36, _SIDE))
     digit = Image.fromarray(digit_HW.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
     scene = Image.new("F", (_SIDE, _SIDE), 0.0)
     left, top = (int(one) for one in draw.integers(0, _SIDE - side + 1, 2))
     scene.paste(digit, (left, top))
-    return scene.rotate(float(draw.uniform(-12, 12)), Image.Resampling.BILINEAR)
+    return scene.rotate(float(draw.uniform(-4, 4)), Image.Resampling.BILINEAR)
 
 
 def _colour(scene: Image.Image, draw: np.random.Generator) -> Image.Image:
