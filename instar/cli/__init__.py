@@ -16,13 +16,14 @@ from instar.cli.words import Words, parse
 from instar.engine import deadline
 from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError
 
-VERBS = (
-    *("check", "prepare", "pack", "convert"),
-    *("train", "tune", "evaluate", "report", "compare"),
-    *("predict", "export", "serve", "embed", "explain"),
-    *("submit", "resume", "stop", "watch", "logs", "runs", "why", "track"),
-    *("fetch", "doctor", "site", "show", "schema", "config", "adopt", "bench", "demo"),
-)
+GROUPS = {
+    "data": ("check", "prepare", "pack", "convert"),
+    "learning": ("train", "tune", "evaluate", "compare", "report"),
+    "looking, and taking away": ("embed", "explain", "predict", "export", "serve"),
+    "runs and jobs": ("runs", "watch", "logs", "why", "submit", "resume", "stop", "track"),
+    "around it": ("fetch", "doctor", "site", "show", "config", "adopt", "schema", "bench", "demo"),
+}
+VERBS = tuple(name for names in GROUPS.values() for name in names)
 COMMON_FLAGS = ("json", "quiet")
 CRASHED = 70  # EX_SOFTWARE of sysexits.h: our mistake
 INTERRUPTED = 130
@@ -32,9 +33,7 @@ HEAD = f"""instar {__version__}: scientific images to a trained, evaluated, expl
 
     instar train FOLDER              learn from a folder of images, one folder a class
     instar train RECIPE key=value    learn what a recipe says, with changes
-    instar demo                      see it work, in minutes
-
-verbs"""
+    instar demo                      see it work, in minutes"""
 TAIL = """
 The same keys in recipes and on the command line: instar show lists them. Every verb has --help and --json."""
 
@@ -110,8 +109,11 @@ def verb(name: str) -> ModuleType:
 
 
 def _overview() -> str:
-    pairs = [(name, (verb(name).__doc__ or "").strip().partition("\n")[0]) for name in VERBS]
-    return "\n".join([HEAD, *terminal.columns_of(pairs), TAIL])
+    longest, lines = max(map(len, VERBS)), [HEAD]
+    for title, names in GROUPS.items():
+        pairs = [(f"{name:<{longest}}", (verb(name).__doc__ or "").strip().partition("\n")[0]) for name in names]
+        lines += ["", title, *terminal.columns_of(pairs)]
+    return "\n".join([*lines, TAIL])
 
 
 def _report(error: InstarError, *, as_json: bool) -> int:
