@@ -2,7 +2,7 @@
 
 The scenes are scikit-learn's digits, photographed by nobody: each is drawn in two colours on a sky of some hue, and a
 "thermal" picture is made of its strokes - blurred, warm on cold, with noise, and of another size - and written in the
-very files of the cameras of Sage. What both pictures share is how somebody wrote the digit, and that is what can be learnt.
+very files of the cameras of Sage. What both pictures share is how somebody wrote a digit: what can be learnt.
 """
 
 import io
@@ -95,7 +95,7 @@ def table(celsius_HW: np.ndarray) -> str:
 def _placed(digit_HW: np.ndarray, draw: np.random.Generator) -> Image.Image:
     """A digit in a scene, a little moved and turned; mode F of 0 to 1.
 
-    It fills the scene: where place and size varied more, they were what was learnt, and the digits lay mixed on the map.
+    It fills the scene: where place and size varied more, they were what was learnt, and digits lay mixed on the map.
     """
     side = int(draw.integers(36, _SIDE))
     digit = Image.fromarray(digit_HW.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
