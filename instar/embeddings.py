@@ -4,7 +4,6 @@ Legend: N rows, D features.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from instar import atomic
 from instar.errors import DataError, RunError
 from instar.experiment import Experiment
 from instar.predictions import texts
@@ -109,16 +109,8 @@ def write_table(table: pa.Table, path: Path, *, about: Mapping[str, Any]) -> Non
     """Write a table with JSON beside its schema, whole or not at all; a file that was there stays until then."""
     # JSON with ASCII only: any class name survives.
     table = table.replace_schema_metadata({f"instar.{key}": json.dumps(value) for key, value in about.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

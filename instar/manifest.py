@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from instar import atomic
 from instar.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -209,15 +210,8 @@ def of_table(table: pa.Table) -> Manifest:
 
 def write(manifest: Manifest, path: Path) -> None:
     """Write one Parquet file, whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            pq.write_table(manifest.table.replace_schema_metadata(metadata(manifest)), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        pq.write_table(manifest.table.replace_schema_metadata(metadata(manifest)), file, compression="zstd")
 
 
 def read(path: Path) -> Manifest:

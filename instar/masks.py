@@ -6,7 +6,6 @@ small picture of the image and of its true mask. Legend: N rows, K classes, H W 
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from instar import atomic
 from instar.errors import DataError, RunError
 from instar.predictions import texts
 
@@ -163,16 +163,8 @@ def write(masks: Masks, path: Path) -> None:
     )
     about = {"masks": json.dumps(masks.classes), "meta": json.dumps(masks.meta)}
     table = table.replace_schema_metadata({f"instar.{key}": value for key, value in about.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            pq.write_table(table, file, compression="zstd", use_dictionary=False)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        pq.write_table(table, file, compression="zstd", use_dictionary=False)
 
 
 def read(path: Path) -> Masks:

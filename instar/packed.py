@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from instar import remote
+from instar import atomic, remote
 from instar.errors import DataError
 from instar.fields import of_npy
 from instar.remote import Wanted
@@ -333,16 +333,9 @@ def write_index(path: Path, rows: pa.Table, about: About) -> None:
     """Write an index, whole or not at all."""
     said = {name: getattr(about, name) for name in About.__dataclass_fields__}
     text = json.dumps({"version": _VERSION, **said}, default=vars)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            pq.write_table(rows.cast(SCHEMA).replace_schema_metadata({"instar.pack": text}), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        pq.write_table(rows.cast(SCHEMA).replace_schema_metadata({"instar.pack": text}), file, compression="zstd")
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

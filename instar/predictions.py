@@ -4,7 +4,6 @@ N rows, K classes.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from instar import atomic
 from instar.errors import DataError, RunError
 
 UNKNOWN = -1
@@ -111,16 +111,8 @@ def write(predictions: Predictions, path: Path) -> None:
         "meta": json.dumps(predictions.meta),
     }
     table = table.replace_schema_metadata({f"instar.{key}": value for key, value in about.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            pq.write_table(table, file, compression="zstd", use_dictionary=["label", "prediction"])
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        pq.write_table(table, file, compression="zstd", use_dictionary=["label", "prediction"])
 
 
 def read(path: Path) -> Predictions:

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instar import atomic
 from instar.errors import RunError
 from instar.plugins import unknown
 
@@ -282,13 +283,8 @@ def name_for(label: str, signature: str) -> str:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader, or a kill, meets the old content or the new and nothing between."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "wb") as file:
+    with atomic.writing(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def cut_back(path: Path, length: int) -> int:

@@ -4,7 +4,6 @@ N rows, D features.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from instar import atomic
 from instar.errors import RunError
 from instar.predictions import texts
 
@@ -77,16 +77,8 @@ def write(vectors: Vectors, path: Path) -> None:
         flat = pa.array(np.ascontiguousarray(one_ND, np.float32).reshape(-1))
         columns[_PREFIX + name] = pa.FixedSizeListArray.from_arrays(flat, max(1, one_ND.shape[1]))
     about = {"classes": json.dumps(vectors.classes), "instar.meta": json.dumps(vectors.meta)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(part, "wb") as file:
-            pq.write_table(pa.table(columns).replace_schema_metadata(about), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        pq.write_table(pa.table(columns).replace_schema_metadata(about), file, compression="zstd")
 
 
 def read(path: Path) -> Vectors:

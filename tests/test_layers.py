@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "instar"
 # A room may import rooms of its own level or below. The file or folder directly under instar/ is the room.
 LEVELS = [
     {"errors", "__init__"},
-    {"plugins", "spans", "documents", "formats", "caches", "outside", "quota"},
+    {"plugins", "spans", "documents", "formats", "caches", "outside", "quota", "atomic"},
     {"settings", "overrides", "validation", "composition"},
     # nouns
     {"run"},
@@ -71,7 +71,7 @@ DOORS = {
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
-         "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "weights", "lock",
+         "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "atomic", "weights", "lock",
          "preflight", "outside", "quota", "contract", "points", "curves", "space", "study", "brought", "adopt",
          "cli", "terminal", "api", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {

@@ -61,7 +61,7 @@ def test_a_model_that_breaks_a_promise_is_named_with_it(mylab, old, new, says):
         ('"label": label}', '"label": label + 1}', "labels are those"),
         (
             "self._shape, dtype=np.uint8)",
-            "self._shape, dtype=np.uint8) + np.random.randint(9)",
+            "self._shape, dtype=np.uint8) + np.random.randint(250, size=self._shape, dtype=np.uint8)",
             "same for the same row",
         ),
         ("return self._manifest.ids[row]", 'return "x"', "which sample it is"),

@@ -6,7 +6,6 @@ every script but our own (by its hash) should both ever fail.
 
 import base64
 import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from instar import atomic
 from instar.report import figures, matrix
 from instar.report.blocks import Page
 
@@ -30,18 +30,11 @@ def write(page: Page, path: Path, *, halfway: Callable[[], object] = lambda: Non
     halfway   called with half of the page on disk; tests kill there
     """
     text = render(page).encode("utf-8")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(text[: len(text) // 2])
-            file.flush()
-            halfway()
-            file.write(text[len(text) // 2 :])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        file.write(text[: len(text) // 2])
+        file.flush()
+        halfway()
+        file.write(text[len(text) // 2 :])
     return path
 
 

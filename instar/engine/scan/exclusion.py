@@ -16,6 +16,7 @@ from pathlib import Path
 from instar.engine.scan import contents
 from instar.engine.scan.listing import Listing, named
 from instar.errors import DataError
+from instar.run import write_atomically
 
 COLUMNS = ("id", "path", "hash")
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -68,17 +69,12 @@ def left(found: Listing, excluded: Excluded, *, hashes: Callable[[], list[str]] 
 
 def write(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Write a list of ids with reasons, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    lines = io.StringIO(newline="")
+    csv.writer(lines).writerows([("id", "reason"), *rows])
     try:
-        with open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            csv.writer(file).writerows([("id", "reason"), *rows])
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_atomically(path, lines.getvalue().encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise DataError(f"{path}: the list cannot be written ({error.strerror}). Name another place.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _of_csv(path: Path, text: str) -> list[str]:

@@ -1,0 +1,26 @@
+"""Files that are whole or not there: a reader, or a kill, meets the old content or the new and nothing between."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for bytes, that gets its name once the block has ended and all of it is on the disk.
+
+    The folder is made where there is none. A file that had the name keeps it until then, and for good where the block
+    raises; then nothing else is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
