@@ -314,6 +314,7 @@ def test_packed_pairs_hold_what_was_parsed_and_give_the_same_samples(sky, tmp_pa
     assert [stored.table[column] == rows.table[column] for column in ("file", "other", "split", "target")] == [True] * 4
     augment = Augment(kind="imagenet", size=32)
     first, second = reader.open(data.reader, rows, augment), reader.open(again.reader, stored, augment)
+    assert second.name(5) == f"{tmp_path}/packed/{stored.paths(5)[0].relative_to(stored.root)} + {stored.paths(5)[1]}"
     for draw in (None, keyed(0, 1, 5)):
         one, two = first.read(5, draw), second.read(5, draw and keyed(0, 1, 5))
         assert all(np.array_equal(one[name], two[name]) for name in one)
