@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from instar.engine.scan import headers, inspection, likeness
-from instar.engine.scan import labelled as labels
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.inspection import Inspection
 from instar.engine.scan.labelled import Labelled
@@ -116,7 +115,7 @@ def check(
     if labelled is not None:
         seen = labelled(lambda done: progress(done, total))
         looked, values = seen.looked, tuple(seen.values)
-        heads = replace(looked.headers(), content_N=labels.contents(found))
+        heads = looked.headers()
     else:
         told = partial(_told_of, progress, total)
         looked = inspection.inspect(found.root, found.files, workers=workers, patience=patience, progress=told)

@@ -1,6 +1,7 @@
 """Images and fields whose pixels have labels are checked to the last one; mirrored and turned copies are found."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -87,6 +88,30 @@ def test_fields_are_looked_at_with_what_is_no_number_left_out(tmp_path, capsys):
         values.append(file["climate/data"][...])
     assert channel["mean"] == pytest.approx(np.mean([one[..., 1] for one in values], dtype=np.float64), rel=1e-6)
     assert facts["channels"][2]["none"] == 1
+
+
+@pytest.mark.parametrize("kind", ["fields", "masks"])
+def test_a_second_check_opens_only_rows_with_a_file_that_changed(kind, tmp_path, capsys):
+    root = (folder_of_fields if kind == "fields" else folder_of_masks)(tmp_path / "it's $(a) folder")
+    first = checked(capsys, root)
+    assert first["opened"] == first["files"] == 24
+    assert checked(capsys, root) == first | {"opened": 0}
+    changed = sorted(root.rglob("data-*.h5" if kind == "fields" else "masks/**/*.png"))[0]
+    changed.write_bytes(changed.read_bytes()[:70])
+    again = checked(capsys, root)
+    assert again["opened"] == 1 and len(again["broken"]) == 1
+    assert checked(capsys, root, "data.reader.ignore=2")["opened"] == 24  # what is asked is another question
+
+
+@pytest.mark.parametrize("kind", ["fields", "masks"])
+def test_a_field_or_a_mask_that_does_not_come_is_named_and_the_others_are_looked_at(kind, tmp_path, capsys):
+    root = (folder_of_fields if kind == "fields" else folder_of_masks)(tmp_path / "f")
+    gone = sorted(root.rglob("data-*.h5" if kind == "fields" else "masks/**/*.png"))[3]
+    gone.unlink()
+    os.mkfifo(gone)  # as a mount that hangs: whoever opens it waits
+    facts = checked(capsys, root, "timeout=0.5 s")
+    assert [reason for reason in reasons(facts).values()] == ["reading it takes more than 0.5 s"]
+    assert facts["images"] == 23 and facts["refusal"] == ""
 
 
 def test_prepare_says_what_there_is(tmp_path, capsys):

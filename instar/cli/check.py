@@ -85,6 +85,7 @@ def _checked(data: "Data", seed: int, machine: "Machine", watch: terminal.Termin
 
     all_bad = data.model_copy(update={"max_bad": 1.0})
     workers = None if machine.workers == "auto" else int(machine.workers)
+    patience = machine.timeout.seconds
     reader = plugins.load("readers", data.reader.kind)
     if packed.is_packed(data.root):
         raise DataError(
@@ -96,12 +97,13 @@ def _checked(data: "Data", seed: int, machine: "Machine", watch: terminal.Termin
         return check.check(
             found,
             lambda heads: prepare.of_masks(found, heads, all_bad, seed, reader),
-            labelled=lambda told: labelled.inspect(found, data, reader, workers=workers, progress=told),
+            labelled=lambda told: labelled.inspect(
+                found, data, reader, workers=workers, patience=patience, progress=told
+            ),
             progress=watch.preparing,
         )
     found, rare = prepare.listed(data, seed)
     divide = partial(prepare.of_listing, found, data=all_bad, seed=seed, rare=rare)
-    patience = machine.timeout.seconds
     return check.check(found, divide, workers=workers, patience=patience, progress=watch.preparing)
 
 
