@@ -128,10 +128,8 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
     reader = plugins.load("readers", data.reader.kind)
     of_pixels = "mask" in reader.gives
     if packed.is_packed(data.root):
-        found, heads, stored_as = _packed(data, reader)
-        made = (
-            of_masks(found, heads, data, seed, reader) if of_pixels else of_listing(found, heads, data, seed, rare={})
-        )
+        found, heads, stored_as = packed_rows(data, reader)
+        made = of_packed(found, heads, data, seed, reader)
         jpegs = stored_as.startswith(packed.JPEG256) if stored_as else made.statistics.get("jpegs", False)
         made = replace(made, statistics=made.statistics | {"stored_as": stored_as, "jpegs": jpegs})
         return _measured(made, data) if found.others is not None and not of_pixels else made
@@ -227,7 +225,14 @@ def of_masks(found: Listing, heads: Headers, data: Data, seed: int, reader: Modu
     return Manifest(found.root, table, survey.classes, tuple(skipped), statistics)
 
 
-def _packed(data: Data, reader: ModuleType) -> tuple[Listing, Headers, str]:
+def of_packed(found: Listing, heads: Headers, data: Data, seed: int, reader: ModuleType) -> Manifest:
+    """The manifest of packed rows that were looked at."""
+    if "mask" in reader.gives:
+        return of_masks(found, heads, data, seed, reader)
+    return of_listing(found, heads, data, seed, rare={})
+
+
+def packed_rows(data: Data, reader: ModuleType) -> tuple[Listing, Headers, str]:
     """The rows of packed data that are not excluded, what is known of each, and how they are stored."""
     place = data.root if is_address(data.root) else data.root.absolute()
     if "mask" in reader.gives:
@@ -348,7 +353,7 @@ def _as_prepared(data: Data, path: Path, progress: Progress) -> Manifest:
     rows = replace(manifests.read(path), root=Path(os.path.abspath(data.root)))  # noqa: PTH100 - links stay as written
     statistics = {**rows.statistics, "notes": []}
     if packed.is_packed(data.root):
-        found, heads, stored_as = _packed(data, plugins.load("readers", data.reader.kind))
+        found, heads, stored_as = packed_rows(data, plugins.load("readers", data.reader.kind))
         return _as_packed(rows, found, heads, data, statistics | {"stored_as": stored_as})
     if not whole.by_file(data.recheck, len(rows)):
         statistics["notes"] = [f"the files of {path.name} were not looked at again; data.recheck=files does"]

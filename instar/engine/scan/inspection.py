@@ -78,12 +78,12 @@ def inspect(
     todo = np.flatnonzero(~held_N).tolist()
     processes = usable_cpus() if workers is None else workers
     look_at_each = partial(look_at, os.fspath(root), patience=patience)
-    looked = _looked_at(os.fspath(root), look_at_each, files, todo, processes)
+    looked = looked_at(os.fspath(root), look_at_each, files, todo, processes)
     whole = kept.completed(known, np.where(held_N, place_N, -1), looked, progress=progress)
     return Inspection(whole, len(todo), tuple(filter(None, [kept.note])))
 
 
-def _looked_at(
+def looked_at(
     root: str, look_at_each: LookAt, files: Sequence[str], todo: list[int], workers: int
 ) -> Iterator[tuple[list[int], Rows]]:
     """Parts of what is to be looked at, and what was found, as they are ready."""

@@ -18,24 +18,22 @@ import pyarrow as pa
 import xxhash
 
 from instar.engine.loading.cores import usable_cpus
-from instar.engine.scan import headers, inspection, likeness, look, patient, remembered
+from instar.engine.scan import headers, inspection, look, patient, remembered
+from instar.engine.scan.headers import Headers
 from instar.engine.scan.inspection import Inspection
 from instar.engine.scan.listing import Listing
 from instar.errors import DataError
 from instar.experiment import Data
 
+VALUES = [("value", pa.list_(pa.int64())), ("count", pa.list_(pa.int64()))]  # in a mask, and pixels that have each
 _SCHEMA = pa.schema(
-    [
-        *look.SCHEMA,
-        ("mask", pa.string()),
-        ("mask_bytes", pa.int64()),
-        ("mask_changed_ns", pa.int64()),
-        ("value", pa.list_(pa.int64())),  # each value of the mask
-        ("count", pa.list_(pa.int64())),  # pixels that have it
-    ]
+    [*look.SCHEMA, ("mask", pa.string()), ("mask_bytes", pa.int64()), ("mask_changed_ns", pa.int64()), *VALUES]
 )
 _AT_ONCE = 8  # rows a thread takes in one go
 _BLOCK = 1 << 20  # bytes read in one go
+
+# From a row's files to its numbers, None where a picture is looked at by whoever looks at pictures, and its labels.
+Examine = Callable[[str, str], tuple[np.ndarray | None, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,13 @@ class Labelled:
     """What N rows hold.
 
     looked    what is in the images, as of pictures; their reasons say also why a mask cannot be used
-    values    how many pixels each value in a row's mask has
+    values    how many pixels each value in a row's mask has; None where rows have no masks
+    heads     what a division goes by, where that is not what `looked` says
     """
 
     looked: Inspection
-    values: list[Counter[int]]
+    values: list[Counter[int]] | None
+    heads: Headers | None = None
 
 
 def inspect(
@@ -75,13 +75,18 @@ def inspect(
     rows = None if pictures is None else pictures.table
     examine = reader.examining(data.reader, found.root)
 
-    def one(row: int) -> dict[str, Any]:
-        about = None if rows is None else rows.slice(row, 1).to_pylist()[0]
-        return _of_row(found.root, found.files[row], masks[row], picture=about, examine=examine, reader=reader)
+    def one(number: int) -> dict[str, Any]:
+        about = None if rows is None else rows.slice(number, 1).to_pylist()[0]
+        return _with_files(
+            found.root,
+            file := found.files[number],
+            mask := masks[number],
+            lambda: row(found.root, file, mask, picture=about, examine=examine, reader=reader),
+        )
 
-    def gone(row: int) -> dict[str, Any]:
-        given_up = look.given_up(found.files[row], patient.TOO_LONG.format(patience))
-        return given_up | {"mask": masks[row], "mask_bytes": -1, "mask_changed_ns": -1, "value": [], "count": []}
+    def gone(number: int) -> dict[str, Any]:
+        given_up = look.given_up(found.files[number], patient.TOO_LONG.format(patience))
+        return given_up | {"mask": masks[number], "mask_bytes": -1, "mask_changed_ns": -1, "value": [], "count": []}
 
     def some(part: list[int]) -> tuple[list[int], list[dict[str, Any]]]:
         return part, patient.answers(one, part, patience=patience, given_up=gone)
@@ -90,13 +95,9 @@ def inspect(
     parts = [todo[at : at + _AT_ONCE] for at in range(0, len(todo), _AT_ONCE)]
     with ThreadPoolExecutor(usable_cpus() if workers is None else workers) as threads:
         table = kept.completed(known, place_N, threads.map(some, parts), progress=progress)
-    values = [
-        Counter(dict(zip(value, count, strict=True)))
-        for value, count in zip(table["value"].to_pylist(), table["count"].to_pylist(), strict=True)
-    ]
     notes = tuple(dict.fromkeys(filter(None, [kept.note, *(pictures.notes if pictures else ())])))
     opened = len(todo) if pictures is None else max(len(todo), pictures.new)
-    return Labelled(Inspection(table.select(look.SCHEMA.names), opened, notes), values)
+    return Labelled(Inspection(table.select(look.SCHEMA.names), opened, notes), values(table))
 
 
 def _holding(found: Listing, known: pa.Table, place_N: np.ndarray) -> np.ndarray:
@@ -118,35 +119,43 @@ def _holding(found: Listing, known: pa.Table, place_N: np.ndarray) -> np.ndarray
     return np.where(held_N, place_N, -1)
 
 
-def _of_row(
-    root: Path,
-    file: str,
-    mask: str,
-    *,
-    picture: dict[str, Any] | None,
-    examine: Callable[[str, str], tuple[np.ndarray | None, np.ndarray]],
-    reader: ModuleType,
+def row(
+    root: Path, file: str, mask: str, *, picture: dict[str, Any] | None, examine: Examine, reader: ModuleType
 ) -> dict[str, Any]:
-    """What is known of an image or field with its mask, a row of _SCHEMA.
+    """What is known of an image or field with its mask, a row of `look.SCHEMA` and of VALUES.
 
     picture   what was found about the image; None where it is a field
     """
-    mask_bytes, mask_changed_ns = headers.state(f"{root}/{mask}")
     image_HWC, value_HW, reason = None, None, ""
     try:
-        contents = [_content(f"{root}/{name}") for name in (file, mask)]
         image_HWC, value_HW = examine(file, mask)
     except (DataError, OSError) as error:
-        contents, reason = [0, 0], str(error)
-    about = (
-        _of_field(root, file, image_HWC, reason)
-        if picture is None
-        else _with_mask(picture, mask, value_HW, reason, reader)
-    )
+        reason = str(error)
+    if picture is None:
+        about = _of_field(root, file, image_HWC, reason)
+    else:
+        about = _with_mask(picture, mask, value_HW, reason, reader)
     value, count = ([], []) if value_HW is None else (part.tolist() for part in np.unique(value_HW, return_counts=True))
-    content = int(headers.content_of_both(np.array([contents], np.uint64))[0])
+    return about | {"value": value, "count": count}
+
+
+def values(table: pa.Table) -> list[Counter[int]]:
+    """How many pixels each value has, by row, out of the columns of VALUES."""
+    pairs = zip(table["value"].to_pylist(), table["count"].to_pylist(), strict=True)
+    return [Counter(dict(zip(value, count, strict=True))) for value, count in pairs]
+
+
+def _with_files(root: Path, file: str, mask: str, about: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a row, after all bytes of its files came, with their state; a row of _SCHEMA."""
+    mask_bytes, mask_changed_ns = headers.state(f"{root}/{mask}")
+    try:
+        content = headers.content_of_both(np.array([[_content(f"{root}/{name}") for name in (file, mask)]], np.uint64))[
+            0
+        ]
+    except OSError:
+        content = 0  # what is asked next says what is wrong
     state = {"mask": mask, "mask_bytes": mask_bytes, "mask_changed_ns": mask_changed_ns}
-    return about | state | {"content": content, "value": value, "count": count}
+    return about() | state | {"content": int(content)}
 
 
 def _content(path: str) -> int:
@@ -178,22 +187,5 @@ def _of_field(root: Path, file: str, image_HWC: np.ndarray | None, reason: str) 
     row = look.ended(str(root), file, reason)
     if image_HWC is None:
         return row
-    height, width, channels = image_HWC.shape
-    wide_CP = image_HWC.reshape(-1, channels).T
-    per_channel = [look.of_numbers(values) for values in wide_CP]
-    columns = {name: [value for one in per_channel for value in one[name]] for name in per_channel[0]}
-    none = sum(columns["none"])
-    worst = int(np.argmax(columns["none"]))
-    grey = look.grey(image_HWC[..., 0])
-    same, turned = likeness.likeness(grey), likeness.turned(grey)
-    return row | columns | {
-        "width": width,
-        "height": height,
-        "checksum": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(image_HWC).data),
-        "format": file.rpartition(".")[2].upper(),
-        "mode": f"{channels} channels",
-        "kind": f"{channels} channels",
-        "likeness": same,
-        "turned": turned,
-        "reason": f"{none} of its numbers are NaN or infinite, most of them in channel {worst}" if none else "",
-    }  # fmt: skip
+    checksum = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(image_HWC).data)
+    return row | look.field(image_HWC) | {"checksum": checksum, "format": file.rpartition(".")[2].upper()}
