@@ -193,10 +193,11 @@ def built(given: Any, world: Any) -> tuple[Any, Any, Any, Any]:
     optimise = optimising.Optimise(learner.module, experiment.optim)
     stepper = Stepper(learner, forward, optimise, plan=plan, rank=world.rank)
 
-    def set_rate(progress: Any, standing: Any) -> float:
-        return optimising.set_rate(
+    def set_rate(progress: Any, standing: Any) -> dict[str, float]:
+        rate = optimising.set_rate(
             optimise.optimizer, experiment.optim, experiment.schedule, progress, standing.history
         )
+        return {"lr": rate}
 
     return experiment, plan, stepper, set_rate
 

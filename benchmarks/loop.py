@@ -242,9 +242,9 @@ def ours(folder: Path, steps: int, **settings: Any) -> Clocks:
     optimise = optimising.Optimise(learner.module, experiment.optim)
     stepper = Stepper(learner, Forward(learner), optimise, plan=numbers, rank=0)
 
-    def set_rate(progress: Progress, standing: Any) -> float:
+    def set_rate(progress: Progress, standing: Any) -> dict[str, float]:
         seen = rates.through(standing.rate_policy, progress)
-        return optimising.set_rate(
+        rate = optimising.set_rate(
             optimise.optimizer,
             experiment.optim,
             experiment.schedule,
@@ -252,6 +252,7 @@ def ours(folder: Path, steps: int, **settings: Any) -> Clocks:
             standing.history,
             scale=standing.rate_scale,
         )
+        return {"lr": rate}
 
     deadline.install()
     with (

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from instar.engine.scan import headers, inspection, likeness
-from instar.engine.scan import labelled as labels
 from instar.engine.scan.headers import Headers
 from instar.engine.scan.inspection import Inspection
 from instar.engine.scan.labelled import Labelled
@@ -109,14 +108,14 @@ def check(
     divide     makes the manifest a training would have; its DataError becomes `refusal`
     workers    processes that look; None for one a usable processor
     patience   seconds one file may take before it counts as broken
-    labelled   looks at images and their masks, where pixels have labels
+    labelled   looks at the rows, where pixels have labels or they are packed
     progress   told how many of how many files were looked at
     """
     total, values = len(found.files), None
     if labelled is not None:
         seen = labelled(lambda done: progress(done, total))
-        looked, values = seen.looked, tuple(seen.values)
-        heads = replace(looked.headers(), content_N=labels.contents(found))
+        looked, values = seen.looked, None if seen.values is None else tuple(seen.values)
+        heads = looked.headers() if seen.heads is None else seen.heads
     else:
         told = partial(_told_of, progress, total)
         looked = inspection.inspect(found.root, found.files, workers=workers, patience=patience, progress=told)

@@ -508,6 +508,7 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("train.target", "data.split.val"), "needs validation rows, but data.split.val is 0"
     if not validates and experiment.schedule.kind == "plateau":
         yield ("schedule", "data.split.val"), "plateau needs validation rows, but data.split.val is 0"
+    yield from _decay_of_nothing(experiment)
     reader = plugins.load("readers", data.reader.kind)
     crops: frozenset[str] = getattr(reader, "crops", frozenset({experiment.augment.crop}))
     if experiment.augment.crop not in crops:
@@ -531,6 +532,15 @@ def _conflicts(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
     if needs - gives:
         lacking = ", ".join(sorted(needs - gives))
         yield ("data.reader", "task"), f"{data.reader.kind} does not give {lacking}, which {experiment.task.kind} needs"
+
+
+def _decay_of_nothing(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Why a weight decay that moves does not go with one that is 0: what has none could not be told from what has."""
+    if experiment.schedule.decay_to is not None and not experiment.optim.weight_decay:
+        yield (
+            ("schedule.decay_to", "optim.weight_decay"),
+            "moves the weight decay, but optim.weight_decay is 0. Write what it is to begin with: 0.04, or 1e-6.",
+        )
 
 
 def _lacking_views(

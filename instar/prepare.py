@@ -9,7 +9,6 @@ Legend: N rows, K classes.
 import csv
 import io
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from instar import manifest as manifests
 from instar import packed, plugins
 from instar.engine.scan import (
     contents,
+    division,
     exclusion,
     frozen,
     headers,
@@ -35,22 +34,19 @@ from instar.engine.scan import (
     pairs,
     split,
     tables,
+    usable,
     whole,
 )
 from instar.engine.scan.frozen import Changes
 from instar.engine.scan.headers import Headers
-from instar.engine.scan.listing import NOT_UTF8, Listing, named
+from instar.engine.scan.listing import Listing
 from instar.errors import DataError
-from instar.experiment import Data, Split
+from instar.experiment import Data
 from instar.manifest import MORE, SCHEMA, SPLITS, Manifest, Skipped
-from instar.readers import _matching
-from instar.readers import _pixels as pixels
 from instar.remote import is_address
 from instar.run import write_atomically
 
 Progress = Callable[[int, int], None]
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -128,10 +124,8 @@ def manifest(data: Data, seed: int, *, progress: Progress = lambda done, total: 
     reader = plugins.load("readers", data.reader.kind)
     of_pixels = "mask" in reader.gives
     if packed.is_packed(data.root):
-        found, heads, stored_as = _packed(data, reader)
-        made = (
-            of_masks(found, heads, data, seed, reader) if of_pixels else of_listing(found, heads, data, seed, rare={})
-        )
+        found, heads, stored_as = packed_rows(data, reader)
+        made = of_packed(found, heads, data, seed, reader)
         jpegs = stored_as.startswith(packed.JPEG256) if stored_as else made.statistics.get("jpegs", False)
         made = replace(made, statistics=made.statistics | {"stored_as": stored_as, "jpegs": jpegs})
         return _measured(made, data) if found.others is not None and not of_pixels else made
@@ -155,13 +149,13 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
 
     rare   classes that were left out already, with their sizes
     """
-    good, skipped = _usable(found, heads, data)
+    good, skipped = usable.rows(found, heads, data)
     found, heads = found.take(good), heads.take(good)
     if data.index is None:
-        large, rare = _large_enough(found.labels, data.min_per_class)
+        large, rare = usable.large_enough(found.labels, data.min_per_class)
         found, heads = found.take(large), heads.take(large)
-    classes, target_N = _classes(found, rare, data)
-    split_N, notes = _divided(found, heads, target_N, classes, shares=data.split, seed=seed)
+    classes, target_N = usable.classes(found, rare, data)
+    split_N, notes = division.divided(found, heads, target_N, classes, shares=data.split, seed=seed)
     columns = {
         "id": found.ids or found.files,
         "file": found.files,
@@ -174,12 +168,9 @@ def of_listing(found: Listing, heads: Headers, data: Data, seed: int, *, rare: d
         **({} if found.others is None else {"other": found.others}),
     }
     schema = pa.schema([*SCHEMA, *(MORE.field(name) for name in columns if name in MORE.names)])
-    statistics = _statistics(heads, target_N, split_N)
-    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": rare, "excluded": found.excluded}
-    statistics["divided"] = found.splits is not None
-    statistics["notes"] = [*found.notes, *_alike(classes), *notes, *filter(None, [heads.note])]
+    statistics = _statistics(heads, target_N, split_N) | _about(found, skipped, data, seed) | {"left_out": rare}
+    statistics["notes"] = [*found.notes, *usable.alike(classes), *notes, *filter(None, [heads.note])]
     statistics["jpegs"] = any(file.lower().endswith((".jpg", ".jpeg")) for file in found.files)
-    statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
     return Manifest(found.root, pa.table(columns, schema=schema), classes, tuple(skipped), statistics)
 
 
@@ -193,14 +184,14 @@ def masked_files(data: Data, reader: ModuleType) -> Listing:
 
 def of_masks(found: Listing, heads: Headers, data: Data, seed: int, reader: ModuleType) -> Manifest:
     """The manifest of images and masks that were listed and looked at: a row an image, all of one target, 0."""
-    good, skipped = _usable(found, heads, data)
+    good, skipped = usable.rows(found, heads, data)
     if not good:
         raise DataError(
             f"{found.root}: not one usable image with a mask. The first: {skipped[0] if skipped else 'none'}"
         )
     found, heads = found.take(good), heads.take(good)
     target_N, everything = np.zeros(len(good), np.int32), (masked.EVERYTHING,)
-    split_N, notes = _divided(found, heads, target_N, everything, shares=data.split, seed=seed)
+    split_N, notes = division.divided(found, heads, target_N, everything, shares=data.split, seed=seed)
     train = np.flatnonzero(split_N == split.TRAIN).tolist()
     trained = found.take(train)
     survey = reader.survey(data.reader, found.root, trained.files, trained.others)
@@ -218,16 +209,21 @@ def of_masks(found: Listing, heads: Headers, data: Data, seed: int, reader: Modu
         },
         schema=pa.schema([*SCHEMA, MORE.field("other")]),
     )
-    statistics = _statistics(heads, target_N, split_N) | survey.statistics
-    statistics |= {"classes": len(survey.classes), "imbalance": None, "pixels": survey.pixels_K}
-    statistics |= {"broken": _broken(skipped), "ignored": found.ignored, "left_out": {}, "excluded": found.excluded}
-    statistics["divided"] = found.splits is not None
-    statistics["division"] = {"seed": seed, **data.split.model_dump(mode="json")}
-    statistics["notes"] = [*found.notes, *survey.notes, *_alike(survey.classes), *notes, *filter(None, [heads.note])]
+    statistics = _statistics(heads, target_N, split_N) | survey.statistics | _about(found, skipped, data, seed)
+    statistics |= {"classes": len(survey.classes), "imbalance": None, "pixels": survey.pixels_K, "left_out": {}}
+    alike = usable.alike(survey.classes)
+    statistics["notes"] = [*found.notes, *survey.notes, *alike, *notes, *filter(None, [heads.note])]
     return Manifest(found.root, table, survey.classes, tuple(skipped), statistics)
 
 
-def _packed(data: Data, reader: ModuleType) -> tuple[Listing, Headers, str]:
+def of_packed(found: Listing, heads: Headers, data: Data, seed: int, reader: ModuleType) -> Manifest:
+    """The manifest of packed rows that were looked at."""
+    if "mask" in reader.gives:
+        return of_masks(found, heads, data, seed, reader)
+    return of_listing(found, heads, data, seed, rare={})
+
+
+def packed_rows(data: Data, reader: ModuleType) -> tuple[Listing, Headers, str]:
     """The rows of packed data that are not excluded, what is known of each, and how they are stored."""
     place = data.root if is_address(data.root) else data.root.absolute()
     if "mask" in reader.gives:
@@ -286,7 +282,7 @@ def _all_listed(data: Data, seed: int) -> tuple[Listing, dict[str, int]]:
     if data.index is None:
         return listing.of_folder(root), {}
     found = listing.of_folder(root, as_torchvision=True)
-    large, rare = _large_enough(found.labels, data.min_per_class)
+    large, rare = usable.large_enough(found.labels, data.min_per_class)
     return _indexed(found.take(large), data, seed), rare
 
 
@@ -348,242 +344,28 @@ def _as_prepared(data: Data, path: Path, progress: Progress) -> Manifest:
     rows = replace(manifests.read(path), root=Path(os.path.abspath(data.root)))  # noqa: PTH100 - links stay as written
     statistics = {**rows.statistics, "notes": []}
     if packed.is_packed(data.root):
-        found, heads, stored_as = _packed(data, plugins.load("readers", data.reader.kind))
-        return _as_packed(rows, found, heads, data, statistics | {"stored_as": stored_as})
+        found, heads, stored_as = packed_rows(data, plugins.load("readers", data.reader.kind))
+        return frozen.as_packed(rows, found, heads, data, statistics | {"stored_as": stored_as})
     if not whole.by_file(data.recheck, len(rows)):
         statistics["notes"] = [f"the files of {path.name} were not looked at again; data.recheck=files does"]
         return replace(rows, statistics=statistics)
     others = rows.table["other"].to_pylist() if "other" in rows.table.column_names else None
     heads = _looked_at(rows.root, rows.table["file"].to_pylist(), others, progress)
-    return _held_to(rows, heads.reason_N, heads.content_N, data, statistics)
-
-
-def _as_packed(rows: Manifest, found: Listing, heads: Headers, data: Data, statistics: dict[str, Any]) -> Manifest:
-    """The rows of a manifest file as they are in packed data."""
-    place = {name: row for row, name in enumerate(found.files)}
-    at_N = np.array([place.get(file, -1) for file in rows.table["file"].to_pylist()], np.int64)
-    reason_N = np.where(at_N < 0, "it is not in the packed data", heads.reason_N[at_N])
-    here = replace(rows, root=found.root)
-    return _held_to(here, reason_N, heads.content_N[at_N], data, statistics)
-
-
-def _held_to(
-    rows: Manifest, reason_N: np.ndarray, content_N: np.ndarray, data: Data, statistics: dict[str, Any]
-) -> Manifest:
-    """The rows of a manifest file; raises DataError where files are gone or not what they were."""
-    path = data.manifest
-    assert path is not None, "the caller read it"
-    gone = np.flatnonzero(reason_N != "")
-    changed = np.flatnonzero((reason_N == "") & (content_N != rows.table["content"].to_numpy()))
-    if len(changed) or len(gone) > data.max_bad * len(rows):
-        bad = changed if len(changed) else gone
-        what = (
-            "are not what they were" if len(changed) else f"cannot be used, more than data.max_bad = {data.max_bad:.1%}"
-        )
-        raise DataError(
-            f"{path}: {len(bad)} of {len(rows)} files {what}: {named(rows.ids[row] for row in bad[:_SHOWN].tolist())}"
-            f"{' and more' if len(bad) > _SHOWN else ''}. Bring them back, or make the manifest anew: instar prepare"
-        )
-    if len(gone):
-        statistics["notes"] = [
-            f"{len(gone)} files of {path.name} cannot be used: {named(rows.ids[row] for row in gone.tolist())}"
-        ]
-    return replace(rows, statistics=statistics)
-
-
-def _usable(found: Listing, heads: Headers, data: Data) -> tuple[list[int], list[Skipped]]:
-    """Rows whose files are images, and everything left out so far; raises DataError where too much is bad."""
-    span = getattr(data.reader, "span", None)
-    against = {kind: pixels.reason_against(kind, span) for kind in set(heads.mode_N)}
-    reason_N = [reason or against[kind] for reason, kind in zip(heads.reason_N, heads.mode_N, strict=True)]
-    skipped = [*found.skipped, *(Skipped(f, reason) for f, reason in zip(found.files, reason_N, strict=True) if reason)]
-    broken, total = _broken(skipped), len(found.files) + sum(one.reason == NOT_UTF8 for one in found.skipped)
-    # One bad file in a small folder is no reason to stop, unless it was said that none may be bad.
-    if broken > max(data.max_bad * total, 1 if data.max_bad else 0):
-        first = [f"{listing.printable(file)!r}: {reason}" for file, reason in skipped if _is_broken(reason)][:_SHOWN]
-        raise DataError(
-            f"{found.root}: {broken} of {total} files cannot be used, more than data.max_bad = {data.max_bad:.1%}:\n  "
-            + "\n  ".join(first)
-            + ("\n  …" if broken > len(first) else "")
-            + "\nMend or remove them, or write a larger data.max_bad to leave them out."
-        )
-    return [row for row, reason in enumerate(reason_N) if not reason], skipped
-
-
-def _is_broken(reason: str) -> bool:
-    return reason not in _NOT_BROKEN and not reason.startswith(_NO_PAIRS)
-
-
-_NOT_BROKEN = (tables.TWICE, listing.NO_CLASSES, listing.CIRCLE)
-_NO_PAIRS = (pairs.APART, pairs.NO_PAIR, paired.COPY, _matching.ALONE, _matching.TWICE)
-
-
-def _broken(skipped: list[Skipped]) -> int:
-    return sum(_is_broken(one.reason) for one in skipped)
-
-
-# --- which classes -------------------------------------------------------------------------------------------------
-
-
-def _large_enough(labels: list[str], least: int) -> tuple[list[int], dict[str, int]]:
-    """Rows of classes with at least `least` images, and how many images each other class has."""
-    counts = Counter(labels)
-    rare = {label: counts[label] for label in sorted(counts) if counts[label] < least}
-    return [row for row, label in enumerate(labels) if label not in rare], rare
-
-
-def _classes(found: Listing, rare: dict[str, int], data: Data) -> tuple[tuple[str, ...], np.ndarray]:
-    """The sorted names of the classes, and each row's number among them, int32."""
-    names = sorted(set(found.labels))
-    if len(names) < 2 and not (names and found.others):  # what learns from pairs may need no labels
-        raise DataError(_too_few_classes(found, names, rare, data))
-    numbers = {name: number for number, name in enumerate(names)}
-    return tuple(names), np.fromiter((numbers[label] for label in found.labels), np.int32, len(found.labels))
-
-
-def _too_few_classes(found: Listing, names: list[str], rare: dict[str, int], data: Data) -> str:
-    what = f"only one class, {named(names)}, with {len(found.files)} images" if names else "no usable image"
-    if rare:
-        return (
-            f"{found.root}: {what}, once {len(rare)} classes with fewer than {data.min_per_class} images are left out "
-            f"(the largest has {max(rare.values())}). Write a smaller data.min_per_class."
-        )
-    inside = sorted({file.split("/")[1] for file in found.files if file.count("/") > 1})
-    if names and len(inside) > 1:
-        return (
-            f"{found.root}: {what}; the folders in it look like the classes ({named(inside)}). "
-            f"Write data.root={found.root / names[0]}"
-        )
-    return f"{found.root}: {what}. It takes two to tell apart: a folder of images for each class, or a table of labels."
-
-
-def _alike(classes: tuple[str, ...]) -> list[str]:
-    """A note on names of classes that look the same to a reader: other case, or accents composed differently."""
-    seen: dict[str, list[str]] = {}
-    for name in classes:
-        seen.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
-    twins = [name for names in seen.values() if len(names) > 1 for name in names]
-    return [f"these are different classes, though their names look alike: {named(twins)}"] if twins else []
-
-
-# --- which split ---------------------------------------------------------------------------------------------------
-
-
-def _divided(
-    found: Listing, heads: Headers, target_N: np.ndarray, classes: tuple[str, ...], *, shares: Split, seed: int
-) -> tuple[np.ndarray, list[str]]:
-    """The number of each row's split in SPLITS, int8, and notes on what the user should know."""
-    group_N = None if found.groups is None else _numbered(found.groups)
-    notes: list[str] = []
-
-    def cut(rows: np.ndarray, shares: Split) -> tuple[np.ndarray, list[str]]:
-        group_M = None if group_N is None else group_N[rows]
-        if shares.method == "keyed":
-            return _keyed(found, heads, rows, target_N[rows], group_M=group_M, shares=shares, seed=seed), []
-        return _cut(target_N[rows], group_M, classes, shares, seed)
-
-    if found.splits is not None:
-        split_N = np.array([SPLITS.index(name) for name in found.splits], np.int8)
-        if not np.any(split_N == split.VAL) and shares.val > 0:
-            train = np.flatnonzero(split_N == split.TRAIN)
-            inner = shares.model_copy(update={"test": 0.0})
-            split_N[train], notes = cut(train, inner)
-    else:
-        split_N, notes = cut(np.arange(len(target_N)), shares)
-    _all_are_trained(split_N, target_N, classes, found)
-    return split_N, [*notes, *_unmeasured(split_N, target_N, classes)]
-
-
-def _cut(
-    target_N: np.ndarray, group_N: np.ndarray | None, classes: tuple[str, ...], shares: Split, seed: int
-) -> tuple[np.ndarray, list[str]]:
-    """A division made now: test is a share of everything, val a share of what is left."""
-    if group_N is not None:
-        test, val = shares.test, (1 - shares.test) * shares.val
-        _, group_N = np.unique(group_N, return_inverse=True)
-        whole = split.by_group(target_N, group_N, (1 - test - val, val, test), seed=seed, stratify=shares.stratify)
-        return whole, []
-    split_N = np.full(len(target_N), split.TRAIN, np.int8)
-    left, notes = np.arange(len(target_N)), []
-    for number, share in ((split.TEST, shares.test), (split.VAL, shares.val)):
-        if share == 0:
-            continue
-        cut = split.shuffled(target_N[left], share, seed=seed, stratify=shares.stratify)
-        if not len(cut.taken):
-            raise DataError(
-                f"no class has two images to share out ({named(classes)}): nothing can be kept for validation and "
-                f"test. Add images, or write data.split.val=0 and data.split.test=0."
-            )
-        split_N[left[cut.taken]] = number
-        left = left[cut.kept]
-        if cut.raised:
-            notes.append(f"the {SPLITS[number]} split got one image of each class, more than its share of {share:.3g}")
-    return split_N, notes
-
-
-def _keyed(
-    found: Listing,
-    heads: Headers,
-    rows: np.ndarray,
-    target_M: np.ndarray,
-    *,
-    group_M: np.ndarray | None,
-    shares: Split,
-    seed: int,
-) -> np.ndarray:
-    """A division by what each row is, or what its group is called: nothing moves because other rows came or went."""
-    parts = (1 - shares.test - (1 - shares.test) * shares.val, (1 - shares.test) * shares.val, shares.test)
-    ids = found.ids or found.files
-    if group_M is not None:
-        _, first, group_M = np.unique(group_M, return_index=True, return_inverse=True)
-        assert found.groups is not None, "their numbers were made of them"
-        names = [found.groups[row] or f"\0{ids[row]}" for row in rows[first].tolist()]
-        return split.keyed_by_group(target_M, group_M, _keys(names), parts, seed=seed)
-    key_M = heads.content_N[rows] if shares.key == "content" else _keys([ids[row] for row in rows.tolist()])
-    return split.keyed(target_M, key_M, parts, seed=seed, stratify=shares.stratify)
-
-
-def _keys(names: Sequence[str]) -> np.ndarray:
-    """A hash of each name, uint64."""
-    return np.fromiter((xxhash.xxh3_64_intdigest(name.encode()) for name in names), np.uint64, len(names))
-
-
-def _numbered(groups: list[str | None]) -> np.ndarray:
-    """A number for each group; a row without one is a group of its own."""
-    numbers: dict[Any, int] = {}
-    return np.array(
-        [numbers.setdefault((row,) if name is None else name, len(numbers)) for row, name in enumerate(groups)]
-    )
-
-
-def _all_are_trained(split_N: np.ndarray, target_N: np.ndarray, classes: tuple[str, ...], found: Listing) -> None:
-    trained_K = np.bincount(target_N[split_N == split.TRAIN], minlength=len(classes))
-    if np.all(trained_K > 0):
-        return
-    missing = [classes[number] for number in np.flatnonzero(trained_K == 0)]
-    raise DataError(
-        f"{found.root}: {len(missing)} classes have images to validate or test on, and none to train on: "
-        f"{named(missing)}. Is a name spelt differently there? Else move images to train, or take these classes out."
-    )
-
-
-def _unmeasured(split_N: np.ndarray, target_N: np.ndarray, classes: tuple[str, ...]) -> list[str]:
-    """Notes on splits that are empty, and on classes that are too small to be in every split."""
-    notes = []
-    for number in (split.VAL, split.TEST):
-        counts_K = np.bincount(target_N[split_N == number], minlength=len(classes))
-        if not counts_K.any():
-            notes.append(f"there is no {SPLITS[number]} split")
-        elif not counts_K.all():
-            missing = [classes[one] for one in np.flatnonzero(counts_K == 0)]
-            notes.append(
-                f"{len(missing)} classes have no image in the {SPLITS[number]} split, so their score is unknown there: "
-                f"{named(missing)}. data.min_per_class leaves small classes out."
-            )
-    return notes
+    return frozen.held_to(rows, heads.reason_N, heads.content_N, data, statistics)
 
 
 # --- what is told --------------------------------------------------------------------------------------------------
+
+
+def _about(found: Listing, skipped: list[Skipped], data: Data, seed: int) -> dict[str, Any]:
+    """What became of what was listed, and how it was divided."""
+    return {
+        "broken": usable.broken(skipped),
+        "ignored": found.ignored,
+        "excluded": found.excluded,
+        "divided": found.splits is not None,
+        "division": {"seed": seed, **data.split.model_dump(mode="json")},
+    }
 
 
 def _statistics(heads: Headers, target_N: np.ndarray, split_N: np.ndarray) -> dict[str, Any]:

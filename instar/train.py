@@ -16,7 +16,7 @@ from instar import lock as locks
 from instar import manifest as manifests
 from instar import plan as plans
 from instar import plugins
-from instar.engine import loop, planning, rates, starts
+from instar.engine import loop, optimise, planning, rates, starts
 from instar.engine.assemble import assemble
 from instar.engine.checkpoint import store as checkpoint
 from instar.engine.observer import Nobody, Observer
@@ -222,6 +222,7 @@ def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan
         before=before.total_samples,
         now=plan.progress(standing["samples"]),
         factor=_factor(experiment),
+        decay=_decay(experiment),
         history=standing["history"],
         previous=standing["rate_policy"],
     )
@@ -289,6 +290,13 @@ def _adopt_policy(training: Training) -> None:
     chosen = [event["policy"] for event in training.run.events() if event["event"] == "rate_policy"]
     if chosen:
         training.standing.rate_policy = chosen[-1]
+
+
+def _decay(experiment: Experiment) -> Callable[[Progress], float] | None:
+    """The weight decay of an experiment where it moves: progress -> what it is."""
+    if experiment.schedule.decay_to is None:
+        return None
+    return partial(optimise.decay, experiment.optim, experiment.schedule)
 
 
 def _factor(experiment: Experiment) -> Callable[[Progress, Sequence[float]], float]:

@@ -356,9 +356,9 @@ def test_a_check_that_was_killed_carries_on_where_its_last_piece_ends(tmp_path):
     script = f"""
         from pathlib import Path
         from instar.engine import faults
-        from instar.engine.scan import inspection, listing
+        from instar.engine.scan import inspection, listing, remembered
         faults.arm("check.chunk:5:kill")
-        inspection._AT_ONCE = inspection._KEEP_FILES = 10
+        inspection._AT_ONCE = remembered._KEEP_FILES = 10
         root = Path({str(root)!r})
         inspection.inspect(root, listing.of_folder(root).files, workers=1)
     """

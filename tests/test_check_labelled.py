@@ -1,15 +1,19 @@
 """Images and fields whose pixels have labels are checked to the last one; mirrored and turned copies are found."""
 
 import json
+import os
 import shutil
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from PIL import Image, ImageOps
 
-from instar import cli
+from instar import cli, packed
 from instar.engine.scan import likeness
+from tests.fakes.images import folder_of_images
 from tests.fakes.masks import folder_of_fields, folder_of_masks, scene
+from tests.fakes.sky import folder_of_pairs
 
 h5py = pytest.importorskip("h5py")
 TURNS = [None, *Image.Transpose]
@@ -87,6 +91,79 @@ def test_fields_are_looked_at_with_what_is_no_number_left_out(tmp_path, capsys):
         values.append(file["climate/data"][...])
     assert channel["mean"] == pytest.approx(np.mean([one[..., 1] for one in values], dtype=np.float64), rel=1e-6)
     assert facts["channels"][2]["none"] == 1
+
+
+@pytest.mark.parametrize("kind", ["fields", "masks"])
+def test_a_second_check_opens_only_rows_with_a_file_that_changed(kind, tmp_path, capsys):
+    root = (folder_of_fields if kind == "fields" else folder_of_masks)(tmp_path / "it's $(a) folder")
+    first = checked(capsys, root)
+    assert first["opened"] == first["files"] == 24
+    assert checked(capsys, root) == first | {"opened": 0}
+    changed = sorted(root.rglob("data-*.h5" if kind == "fields" else "masks/**/*.png"))[0]
+    changed.write_bytes(changed.read_bytes()[:70])
+    again = checked(capsys, root)
+    assert again["opened"] == 1 and len(again["broken"]) == 1
+    assert checked(capsys, root, "data.reader.ignore=2")["opened"] == 24  # what is asked is another question
+
+
+@pytest.mark.parametrize("kind", ["fields", "masks"])
+def test_a_field_or_a_mask_that_does_not_come_is_named_and_the_others_are_looked_at(kind, tmp_path, capsys):
+    root = (folder_of_fields if kind == "fields" else folder_of_masks)(tmp_path / "f")
+    gone = sorted(root.rglob("data-*.h5" if kind == "fields" else "masks/**/*.png"))[3]
+    gone.unlink()
+    os.mkfifo(gone)  # as a mount that hangs: whoever opens it waits
+    facts = checked(capsys, root, "timeout=0.5 s")
+    assert [reason for reason in reasons(facts).values()] == ["reading it takes more than 0.5 s"]
+    assert facts["images"] == 23 and facts["refusal"] == ""
+
+
+def packed_from(root, *words):
+    folder = root.with_name("it's $(a) pack")
+    assert cli.main(["pack", str(root), f"to={folder}", "workers=1", *words]) == 0
+    return folder
+
+
+def spoil(folder, source):
+    """Change one byte of a packed row."""
+    row = packed.read(folder).index.filter(pc.field("source") == source).to_pylist()[0]
+    with open(folder / "shard-000000.tar", "r+b") as file:
+        file.seek(row["offset"] + row["length"] // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    return f"(key {'.'.join(filter(None, (row['key'], row['part'])))})"
+
+
+SAME = ("files", "images", "classes", "width", "sides", "modes", "channels", "masks", "copies", "alike", "refusal")
+
+
+@pytest.mark.parametrize("kind", ["photos", "masks", "fields"])
+def test_packed_data_are_found_to_be_what_they_were_packed_from(kind, tmp_path, capsys):
+    make = {"photos": folder_of_images, "masks": folder_of_masks, "fields": folder_of_fields}[kind]
+    root = make(tmp_path / "f")
+    loose, folder = checked(capsys, root), packed_from(root)
+    capsys.readouterr()
+    stored = checked(capsys, folder)
+    assert {name: stored[name] for name in SAME} == {name: loose[name] for name in SAME}
+    assert stored["broken"] == [] and stored["opened"] == stored["files"]
+    source = packed.read(folder).index["source"][2].as_py()
+    key = spoil(folder, source)
+    [broken] = checked(capsys, folder)["broken"]
+    assert "not those that were packed" in broken["reason"]
+    assert key in broken["reason"] or kind != "photos"
+
+
+def test_of_packed_pairs_both_halves_are_looked_at(tmp_path, capsys):
+    root = folder_of_pairs(tmp_path / "sky")
+    recipe = tmp_path / "sky.yaml"
+    recipe.write_text(f"data: {{root: {root}, reader: image_pair}}")
+    folder = packed_from(recipe)
+    capsys.readouterr()
+    facts = checked(capsys, folder)
+    assert facts["images"] == facts["files"] > 0 and facts["broken"] == []
+    key = spoil(folder, packed.read(folder).index["source"][1].as_py())
+    [broken] = checked(capsys, folder)["broken"]
+    assert broken["reason"].startswith("its second file: its bytes in shard-000000.tar") and key in broken["reason"]
 
 
 def test_prepare_says_what_there_is(tmp_path, capsys):

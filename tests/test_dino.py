@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from instar import evaluate, plugins
-from instar.errors import Again, ConfigError
+from instar.errors import Again, ConfigError, RunError
 from instar.tasks import _dino
 from tests.fakes.sky import folder_of_pairs
 from tests.fakes.training import fingerprint, train
@@ -133,11 +133,26 @@ def _learner(outcome):
 
 
 def test_stopped_and_resumed_equals_never_stopped(tmp_path, sky):
-    whole = training(tmp_path, sky, run="whole")
+    rising = {"schedule": {"kind": "cosine", "decay_to": 0.4}, "optim__weight_decay": 0.04, "train__log": 1}
+    whole = training(tmp_path, sky, run="whole", **rising)
     for fault in ("step.end:3:term", "loop.evaluate:1:term"):
         with pytest.raises(Again, match="SIG"):
-            training(tmp_path, sky, run="stopped", fault=fault)
-    assert fingerprint(training(tmp_path, sky, run="stopped").run) == fingerprint(whole.run)
+            training(tmp_path, sky, run="stopped", fault=fault, **rising)
+    assert fingerprint(training(tmp_path, sky, run="stopped", **rising).run) == fingerprint(whole.run)
+    logged = [line["weight_decay"] for line in whole.run.metrics() if line["kind"] == "train"]
+    assert logged[0] == pytest.approx(0.04) and logged == sorted(set(logged)) and 0.3 < logged[-1] < 0.4
+
+
+def test_another_length_asks_what_the_weight_decay_is_to_do(tmp_path, sky):
+    rising = {"schedule": {"kind": "cosine", "decay_to": 0.4}, "optim__weight_decay": 0.04}
+    with pytest.raises(Again):
+        training(tmp_path, sky, fault="step.end:3:term", **rising)
+    with pytest.raises(
+        RunError, match=r"The weight decay was 0\.\d+; it becomes stretch 0\.\d+, tail .*on_change=tail"
+    ):
+        training(tmp_path, sky, train__epochs=4, **rising)
+    outcome = training(tmp_path, sky, train__epochs=4, options={"on_change": "tail"}, **rising)
+    assert outcome.run.metrics()[-1]["weight_decay"] == pytest.approx(0.4)
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path, sky):
@@ -153,6 +168,7 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, sky):
         ({"data__reader": {"kind": "image_pair"}}, "the second 1 of 16.*bounds"),
         ({"task": TASK | {"local": {"count": 1, "size": 12}}}, "does not take crops of 12x12"),
         ({"task": TASK | {"teacher_temperature": 0.2}}, "teacher_temperature: must be below temperature"),
+        ({"schedule__decay_to": 0.4, "optim__weight_decay": 0.0}, r"schedule\.decay_to: moves the weight decay, but"),
         ({"data__reader": "image_label"}, "image_label does not give views of image and other"),
     ],
 )

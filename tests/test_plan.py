@@ -26,6 +26,20 @@ def test_a_longer_training_asks_what_the_rate_is_to_do_and_says_what_each_choice
         rates.choose(None, before=1000, now=now, factor=cosine, history=[], previous={})
 
 
+def test_a_longer_training_says_what_becomes_of_a_weight_decay_that_moves():
+    now = Progress(500, 100, 2000, 10)
+    with pytest.raises(RunError, match=r"weight decay was 0\.5; it becomes stretch 0\.8536, tail 0\.5, restart 1\."):
+        rates.choose(
+            None,
+            before=1000,
+            now=now,
+            factor=lambda progress, history: 1.0,
+            history=[],
+            previous={},
+            decay=lambda progress: cosine(progress, []),
+        )
+
+
 @pytest.mark.parametrize(
     ("policy", "at_500", "at_end"),
     [("stretch", 0.853553, 0.0), ("tail", 0.5, 0.0), ("restart", 1.0, 0.0)],

@@ -2,6 +2,7 @@
 
     instar check FOLDER                        one folder a class
     instar check RECIPE.yaml                   the data of a recipe, divided as it says
+    instar check PACKED                        packed data: every row, against the checksums of its index too
 
     page=FILE          the data page, instead of NAME-data.html here
     quarantine=FILE    write a list of what to leave out, with reasons, for data.exclude=FILE
@@ -27,7 +28,7 @@ from instar import plugins, terminal
 from instar.cli import kinds
 from instar.cli.prepare import taken
 from instar.cli.words import Words
-from instar.errors import DONE, USER_ERROR, ConfigError, DataError
+from instar.errors import DONE, USER_ERROR, ConfigError
 from instar.formats import count, one_line
 
 if TYPE_CHECKING:
@@ -81,27 +82,34 @@ def run(words: Words) -> int:
 def _checked(data: "Data", seed: int, machine: "Machine", watch: terminal.Terminal) -> "Findings":
     """What is wrong with the rows a training would have, whatever share of them is bad."""
     from instar import check, packed, prepare
-    from instar.engine.scan import labelled
+    from instar.engine.scan import labelled, stored
 
     all_bad = data.model_copy(update={"max_bad": 1.0})
     workers = None if machine.workers == "auto" else int(machine.workers)
+    patience = machine.timeout.seconds
     reader = plugins.load("readers", data.reader.kind)
     if packed.is_packed(data.root):
-        raise DataError(
-            f"{data.root}: is packed. Check what it was packed from; whether it is whole says instar pack {data.root} "
-            f"--verify"
+        found, rows, _ = prepare.packed_rows(data, reader)
+        return check.check(
+            found,
+            lambda heads: prepare.of_packed(found, heads, all_bad, seed, reader),
+            labelled=lambda told: stored.inspect(
+                found, rows, data, reader, workers=workers, patience=patience, progress=told
+            ),
+            progress=watch.preparing,
         )
     if "mask" in reader.gives:
         found = prepare.masked_files(data, reader)
         return check.check(
             found,
             lambda heads: prepare.of_masks(found, heads, all_bad, seed, reader),
-            labelled=lambda told: labelled.inspect(found, data, reader, workers=workers, progress=told),
+            labelled=lambda told: labelled.inspect(
+                found, data, reader, workers=workers, patience=patience, progress=told
+            ),
             progress=watch.preparing,
         )
     found, rare = prepare.listed(data, seed)
     divide = partial(prepare.of_listing, found, data=all_bad, seed=seed, rare=rare)
-    patience = machine.timeout.seconds
     return check.check(found, divide, workers=workers, patience=patience, progress=watch.preparing)
 
 

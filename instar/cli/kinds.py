@@ -31,6 +31,8 @@ def _kind(folder: Path) -> str:
         from instar import packed
 
         parts = set(packed.read_index(folder)[0]["part"].to_pylist())
+        if parts.issuperset(packed.HALVES):
+            return "image_pair"
         return "image_mask" if "mask" in parts else "field" if parts - {""} else ""
     if _pairs.looks_like_pairs(folder):
         return "image_mask"

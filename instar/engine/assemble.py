@@ -99,12 +99,14 @@ def assemble(
             )
         return task.measure(columns) if columns else {}
 
-    def set_rate(progress: Progress, standing: Standing) -> float:
+    def set_rate(progress: Progress, standing: Standing) -> dict[str, float]:
         seen = rates.through(standing.rate_policy, progress)
         history = standing.history if mode == "max" else [-value for value in standing.history]
-        return optimising.set_rate(
-            optimise.optimizer, experiment.optim, experiment.schedule, seen, history, scale=standing.rate_scale
-        )
+        optimizer, optim, schedule = optimise.optimizer, experiment.optim, experiment.schedule
+        rate = optimising.set_rate(optimizer, optim, schedule, seen, history, scale=standing.rate_scale)
+        if schedule.decay_to is None:
+            return {"lr": rate}
+        return {"lr": rate, "weight_decay": optimising.set_decay(optimizer, optim, schedule, seen)}
 
     task = plugins.load("tasks", experiment.task.kind)
     mode = settings.mode or task.MODE

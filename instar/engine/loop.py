@@ -65,14 +65,14 @@ def _steps(training: Training, stream: Iterator[Batch], pace: Pace, bad: BadSamp
             training.run.log_event("loader", rank=training.world.rank, samples=standing.samples, reason=sentence)
             training.view.note(sentence)
         faults.point("step.begin")
-        rate = training.set_rate(progress, standing)
+        rates = training.set_rate(progress, standing)
         _step(training, to_device(batch, device) if moves else batch, progress)
         standing.samples += plan.batch
         faults.point("step.end")
         pace.stepped(standing.samples, batch)
         if standing.samples % (settings.log * plan.batch) == 0:
             check_numbers(training)
-            _log(training, pace, rate)
+            _log(training, pace, rates)
         if pace.due() and standing.samples < until:
             _act(training, pace.agree())
 
@@ -188,7 +188,7 @@ def _roll_back(training: Training, position: int) -> None:
     training.view.note(f"loss not finite at step {position // plan.batch}: back to the last save, rate x {scale:g}")
 
 
-def _log(training: Training, pace: Pace, rate: float) -> None:
+def _log(training: Training, pace: Pace, rates: dict[str, float]) -> None:
     totals = training.stepper.totals
     *sums, rows = training.world.add(totals.with_rows())
     means = {name: value / rows for name, value in zip(totals.names, sums, strict=True)}
@@ -199,7 +199,7 @@ def _log(training: Training, pace: Pace, rate: float) -> None:
             **training.where(),
             "loss": means.pop("total"),
             **means,
-            "lr": rate,
+            **rates,
             **pace.speeds(),
         }
     )
@@ -213,8 +213,8 @@ def _logged_since(training: Training, position: int) -> bool:
     return training.standing.samples // interval > position // interval
 
 
-def _rate(training: Training) -> float:
-    """The learning rate of the newest step; found anew, so that a start in between gives the same."""
+def _rates(training: Training) -> dict[str, float]:
+    """Learning rate and weight decay of the newest step; found anew, so that a start in between gives the same."""
     newest = training.plan.progress(training.standing.samples - training.plan.batch)
     return training.set_rate(newest, training.standing)
 
@@ -231,7 +231,7 @@ def _evaluate(training: Training, pace: Pace) -> None:
     except Abandoned:
         return _act(training, Agreed(stop=True, save=True))
     if not _logged_since(training, standing.evaluated_at):
-        _log(training, pace, _rate(training))
+        _log(training, pace, _rates(training))
     counts = {name: training.world.sum(count.cpu().clone()) for name, count in learner.counts.items()}
     learnt, seen = learner.summary(counts), learner.seen(counts)
     for count in learner.counts.values():
@@ -243,7 +243,7 @@ def _evaluate(training: Training, pace: Pace) -> None:
     for alarm in training.alarms(line):
         training.run.log_event("alarm", rank=training.world.rank, samples=standing.samples, reason=alarm)
         training.view.note(alarm)
-    training.metrics.write({**line, "lr": _rate(training), "best": improved, **pace.speeds()})
+    training.metrics.write({**line, **_rates(training), "best": improved, **pace.speeds()})
     value, improved = _shared(training.world, value, improved)
     standing.evaluated_at = standing.samples
     if value is not None:

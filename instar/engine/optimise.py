@@ -1,5 +1,6 @@
 """The optimizer and what belongs around its step: rate, weight decay, scaling of losses, clipping of gradients."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from instar import plugins
 from instar.engine.ema import Ema
 from instar.plan import Progress
 
-__all__ = ["Ema", "Optimise", "build", "doubts", "groups", "rate", "set_rate"]
+__all__ = ["Ema", "Optimise", "build", "decay", "doubts", "groups", "rate", "set_decay", "set_rate"]
 
 
 def groups(module: nn.Module, settings: Any) -> list[dict[str, Any]]:
@@ -120,6 +121,24 @@ def set_rate(
     now = rate(settings, schedule, progress, history) * scale
     for group in optimizer.param_groups:
         group["lr"] = now
+    return now
+
+
+def decay(settings: Any, schedule: Any, progress: Progress) -> float:
+    """The weight decay of the step at `progress`: half a cosine to `schedule.decay_to`, without warm-up.
+
+    Caron et al. 2021, https://arxiv.org/abs/2104.14294, appendix D; `cosine_scheduler` of the original.
+    """
+    begin, end = settings.weight_decay, schedule.decay_to
+    return begin if end is None else end + (begin - end) * (1 + math.cos(math.pi * min(1.0, progress.share))) / 2
+
+
+def set_decay(optimizer: Optimizer, settings: Any, schedule: Any, progress: Progress) -> float:
+    """Put the weight decay of the step at `progress` into the groups that have one, and give it back."""
+    now = decay(settings, schedule, progress)
+    for group in optimizer.param_groups:
+        if group["weight_decay"]:  # never 0 where it moves: the recipe makes sure of both its ends
+            group["weight_decay"] = now
     return now
 
 

@@ -1,4 +1,4 @@
-"""What the learning rate does when the length of a training changes after its start. Never silent."""
+"""What learning rate and weight decay do when the length of a training changes after its start. Never silent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,10 +35,12 @@ def choose(
     factor: Callable[[Progress, Sequence[float]], float],
     history: Sequence[float],
     previous: dict[str, Any],
+    decay: Callable[[Progress], float] | None = None,
 ) -> dict[str, Any]:
     """The policy for a training that had `before` samples and now has `now.total`, standing at `now.samples`.
 
     factor   the schedule: progress, history -> factor of the base rate
+    decay    the weight decay, where it moves: progress -> what it is
     Raises RunError, which says what each policy would do, where none was chosen.
     """
     policies: dict[str, dict[str, Any]] = {
@@ -51,6 +53,11 @@ def choose(
     old = factor(through(previous, replace(now, total=before)), history)
     would = {name: factor(through(policy, now), history) for name, policy in policies.items()}
     told = ", ".join(f"{name} makes it {value:.4g} x optim.lr" for name, value in would.items())
+    if decay is not None:
+        decays = ", ".join(f"{name} {decay(through(policy, now)):.4g}" for name, policy in policies.items())
+        told += (
+            f". The weight decay was {decay(through(previous, replace(now, total=before))):.4g}; it becomes {decays}"
+        )
     raise RunError(
         f"the training was {before:,} samples long and is now to be {now.total:,}, after {now.samples:,} of them. "
         f"The learning rate here was {old:.4g} x optim.lr; {told}. Choose with on_change=stretch, on_change=tail or "

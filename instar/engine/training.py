@@ -29,7 +29,8 @@ class Training:
 
     open_stream   batches of this rank from a position on
     evaluate      scores of the validation split; every rank calls it, rank 0 gets them
-    set_rate      puts the learning rate of a position into the optimiser and returns it
+    set_rate      puts the learning rate of a position into the optimiser, and the weight decay where it moves; returns
+                  them by the names they are logged under
     describe      the name of a row, for people
     observer      told of what a benchmark log is made of
     judge         says after an evaluation whether a trial of a search goes on; None where it is none
@@ -51,7 +52,7 @@ class Training:
     view: View
     open_stream: Callable[[int], Iterator[Batch]]
     evaluate: Callable[[], dict[str, float]]
-    set_rate: Callable[[Progress, Standing], float]
+    set_rate: Callable[[Progress, Standing], dict[str, float]]
     describe: Callable[[Any], str]
     metric: str
     mode: str

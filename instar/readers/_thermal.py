@@ -12,8 +12,10 @@
 np.loadtxt takes 14 ms for one, which is more than a training step on it. Here numbers of one form are read by
 arithmetic on all bytes at once, and anything else by Arrow; every number is the float32 nearest to its text.
 
-Legend: H W pixels, V = H x W values, D digits after the point.
+Legend: H W pixels, V = H x W values, N bytes.
 """
+
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +23,9 @@ from instar.readers._pixels import BadImage
 
 ENDING = ".csv"
 _KEYS = ("sensor", "bit depth", "width", "height", "resolution", "advanced radiometry support", "unit")
-_AT_ONCE = 64  # rows whose bytes stay in the processor's cache
+_AT_ONCE = 40  # rows: larger arrays are given back to the system after each call, and every page of them faults again
+_BEFORE = 8  # bytes before the first number, so that it, too, has some
+_LARGEST = 1e6  # degrees
 _MOST = 1 << 26  # values: a header that says more is wrong
 
 
@@ -35,7 +39,7 @@ def read(data: bytes) -> np.ndarray:
     width, height, body = _header(data)
     found_V = _one_width(body, width, height)
     if found_V is None:
-        found_V = _by_arithmetic(body, width, height)
+        found_V = _by_ends(body, width, height)
     if found_V is None:
         found_V = _by_arrow(body, width, height)
     return found_V.reshape(height, width)
@@ -87,71 +91,83 @@ def _one_width(body: bytes, width: int, height: int) -> np.ndarray | None:
     return _scaled(whole_V, token - 2 - point if point >= 0 else 0)
 
 
-def _by_arithmetic(body: bytes, width: int, height: int) -> np.ndarray | None:
-    """Numbers of up to two digits, a point, and two more; None where there is anything else."""
+def _by_ends(body: bytes, width: int, height: int) -> np.ndarray | None:
+    """Numbers of one to three digits, a point, and two more, maybe below 0; None where there is anything else."""
     lines = body.split(b"\n")
     if len(lines) != height + 1:
         return None
-    whole_HW = np.empty((height, width), np.int16)
+    value_HW = np.empty((height, width), np.float32)
     for top in range(0, height, _AT_ONCE):
         part = lines[top : min(top + _AT_ONCE, height)]
-        found_HW = _some_rows(b"\n".join([b"\n" * 7, *part, b""]), width, len(part))
-        if found_HW is None:
+        found_V = _some_rows(b"\n".join([*part, b""]), width, len(part))
+        if found_V is None:
             return None
-        whole_HW[top : top + len(part)] = found_HW
-    return _scaled(whole_HW.reshape(-1), 2)
+        value_HW[top : top + len(part)] = found_V.reshape(-1, width)
+    return value_HW
 
 
-def _some_rows(text: bytes, width: int, height: int) -> np.ndarray | None:
-    """Hundredths, int16 HW, of rows with eight empty ones before them; None where a number has another form.
+def _some_rows(body: bytes, width: int, height: int) -> np.ndarray | None:
+    """The numbers of some rows; None where one has another form.
 
-    What a number would be is reckoned at every byte as if it ended there, and kept at those where one does.
+    A byte before the end of a number is always of the same worth, so a number is read from where it ends. Each step is
+    one operation on all bytes or all values: nothing else is fast in NumPy.
     """
-    num = width * height
-    text += b"0" * (-len(text) % 4)
-    byte_N = np.frombuffer(text, np.uint8)
-    digit_N = byte_N - np.uint8(48)
+    byte_N = np.frombuffer(b"\n" * _BEFORE + body, np.uint8)
+    at_V = _ends(byte_N, width, height)
+    if at_V is None:
+        return None
+    before = partial(_before, at_V=at_V)
+    digit_N = byte_N - np.uint8(48)  # below 0 comes round to above 9
     is_digit_N = digit_N < 10
     digit_N *= is_digit_N
-    pair_N = digit_N[:-1] * np.uint8(10)
+    pair_N = digit_N[:-1] * np.uint8(10)  # two digits; one, where what is before it is none
     pair_N += digit_N[1:]
-    line_N = byte_N == 10
-    line_N[:8] = False
-    end_N = byte_N == 59
-    end_N |= line_N
-    # Two digits stand before an end, a point before them, and before that one digit or two.
-    two, point, tens, before = (slice(8 - back, len(text) - back) for back in (2, 3, 5, 6))
-    pointed_N = (byte_N[point] == 46) & end_N[8:]
-    three_N = is_digit_N[tens] & is_digit_N[before]
-    three_N &= pointed_N
-    points, minuses = (int(np.count_nonzero(byte_N == letter)) for letter in b".-")
-    if not num == points == np.count_nonzero(pointed_N) == np.count_nonzero(end_N) or three_N.any():
-        return None
-    digits = len(text) - 8 - 2 * num - minuses
-    if np.count_nonzero(is_digit_N) != digits:
-        return None
-    # Every other byte is a digit, or this is no number.
-    value_N = np.zeros(len(text), np.uint16)
-    np.multiply(pair_N[tens], np.uint16(100), out=value_N[8:], dtype=np.uint16)
-    value_N[8:] += pair_N[two]
-    if minuses:  # 9999, the largest value, leaves two bits free
-        below_N = (byte_N[tens] == 45) | ((byte_N[before] == 45) & is_digit_N[tens])
-        below_N &= pointed_N
-        if np.count_nonzero(below_N) != minuses:
+    length_V = _lengths(at_V)
+    sign_V = None
+    if minuses := np.count_nonzero(byte_N == 45):
+        is_minus_V = byte_N[_BEFORE:].take(at_V - length_V) == 45
+        length_V -= is_minus_V
+        sign_V = 1 - 2 * is_minus_V.view(np.int8)
+        if np.count_nonzero(is_minus_V) != minuses:
             return None
-        value_N[8:] += below_N * np.uint16(0x4000)
-    value_N += line_N * np.uint16(0x8000)
-    value_N *= end_N
-    # A number takes five bytes at least, so of four neighbours one at most is an end.
-    two_M = value_N.view(np.uint32).reshape(-1, 2)
-    four_M = two_M[:, 0] | two_M[:, 1]
-    four_M |= four_M >> 16
-    found_HW = four_M[end_N.view(np.uint32) != 0].astype(np.uint16).reshape(height, width)
-    lasts_HW = found_HW >> 15
-    if lasts_HW[:, :-1].any() or not lasts_HW[:, -1].all():
+    is_point_N = byte_N == 46
+    points = len(at_V) == np.count_nonzero(is_point_N) == np.count_nonzero(before(is_point_N, 3))
+    # What is no end, no point and no sign must be a digit; with the lengths, that is the form of every number.
+    digits = np.count_nonzero(is_digit_N) == len(body) - 2 * len(at_V) - minuses
+    longest = length_V.max()
+    if not (points and digits and length_V.min() >= 4 and longest <= 6):
         return None
-    whole_HW = (found_HW & 0x3FFF).astype(np.int16)
-    return np.negative(whole_HW, out=whole_HW, where=(found_HW & 0x4000) != 0) if minuses else whole_HW
+    whole_V = np.multiply(before(pair_N, 5), 100, dtype=np.int32)
+    whole_V += before(pair_N, 2)
+    if longest == 6:
+        whole_V += np.multiply(before(digit_N, 6) * (length_V == 6), 10_000, dtype=np.int32)
+    return _scaled(whole_V if sign_V is None else whole_V * sign_V, 2)
+
+
+def _before(byte_N: np.ndarray, back: int, *, at_V: np.ndarray) -> np.ndarray:
+    """What stands so many bytes before the end of each number."""
+    found_V: np.ndarray = byte_N[_BEFORE - back :].take(at_V)
+    return found_V
+
+
+def _ends(byte_N: np.ndarray, width: int, height: int) -> np.ndarray | None:
+    """Where each number ends, counted from the first; None where rows are not of `width` numbers, or not so many."""
+    is_line_N = byte_N == 10
+    lines = np.count_nonzero(is_line_N) - _BEFORE
+    is_line_N |= byte_N == 59
+    at_V = np.flatnonzero(is_line_N[_BEFORE:])
+    if lines != height or len(at_V) != width * height:
+        return None
+    return at_V if (byte_N[_BEFORE:][at_V[width - 1 :: width]] == 10).all() else None
+
+
+def _lengths(at_V: np.ndarray) -> np.ndarray:
+    """How many bytes each number has."""
+    length_V = np.empty_like(at_V)
+    length_V[0] = at_V[0]
+    np.subtract(at_V[1:], at_V[:-1], out=length_V[1:])
+    length_V[1:] -= 1
+    return length_V
 
 
 def _scaled(whole_V: np.ndarray, digits: int) -> np.ndarray:
@@ -173,7 +189,7 @@ def _by_arrow(body: bytes, width: int, height: int) -> np.ndarray:
     import pyarrow as pa
     from pyarrow import csv
 
-    texts = b";".join(lines).replace(b" ", b"").replace(b";", b"\n")
+    texts = b";".join(lines).replace(b";", b"\n")
     try:
         column = csv.read_csv(
             pa.py_buffer(texts),
@@ -184,7 +200,7 @@ def _by_arrow(body: bytes, width: int, height: int) -> np.ndarray:
         value_V = column.to_numpy()
     except pa.ArrowException:
         value_V = np.array([np.nan])
-    if len(value_V) != width * height or not np.isfinite(value_V).all():
+    if len(value_V) != width * height or not (np.abs(value_V) <= _LARGEST).all():
         raise BadImage(_which_is_none(lines))
     return value_V.astype(np.float32)
 
@@ -195,7 +211,7 @@ def _which_is_none(lines: list[bytes]) -> str:
     for number, line in enumerate(lines, start=9):
         for text in line.split(b";"):
             try:
-                wrong = not np.isfinite(float(text))
+                wrong = not abs(float(text)) <= _LARGEST
             except ValueError:
                 wrong = True
             count += wrong

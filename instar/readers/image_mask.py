@@ -228,10 +228,15 @@ def beside(settings: Settings, root: Path) -> list[Path]:
 
 def examining(settings: Settings, root: Path) -> "Callable[[str, str], tuple[None, np.ndarray]]":
     """What gives the values of a row's mask, HW; the image is looked at by whoever looks at pictures."""
-    from instar.readers import _masks
+    from instar import packed
+    from instar.readers import _masks, _packed
 
     colours = _in_colours(settings)
-    return lambda file, mask: (None, _masks.values(f"{root}/{mask}", colours=colours))
+    if not packed.is_packed(root):
+        return lambda file, mask: (None, _masks.values(f"{root}/{mask}", colours=colours))
+    pack = packed.read(root)
+    row_of = {name: row for row, name in enumerate(pack.index["source"].to_pylist())}
+    return lambda file, mask: (None, _packed.mask_values(pack, row_of[mask], colours=colours))
 
 
 def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Sequence[str]") -> "Survey":

@@ -157,8 +157,9 @@ class Reader:
         return {**seen, "label": int(self._targets[row])}
 
     def name(self, row: int) -> str:
-        """The first file of a row, for messages."""
-        return self._folder + self._files["image"][row].as_py()
+        """Both files of a row, for messages; arrays of one file are named once."""
+        files = dict.fromkeys(self._files[name][row].as_py() for name in BRANCHES)
+        return " + ".join(self._folder + file for file in files)
 
     def _whole(self, row: int, name: str) -> "Whole":
         from instar.readers import _halves

@@ -44,6 +44,7 @@ def charts(
         _metric_chart(val, metric, marks, best),
         *(_metric_chart(val, name, marks, None) for name in also if name != metric),
         _chart("Learning rate", (_line("rate", train, "lr", style="faint"),), marks, short=True),
+        _chart("Weight decay", (_line("decay", train, "weight_decay", style="faint"),), marks, short=True),
         _chart("Images per second", (_line("rate", train, "images_per_second", style="faint"),), marks, short=True),
     ]
     legend = [("main", "training"), ("second", "validation")]
@@ -68,7 +69,7 @@ def numbers(metrics: Sequence[Point], metric: str, mode: str, also: Sequence[str
     best = best_point(metrics, metric, mode)
     names = [
         name
-        for name in ("loss", "accuracy", metric, *also, "train_accuracy", "lr", "images_per_second")
+        for name in ("loss", "accuracy", metric, *also, "train_accuracy", "lr", "weight_decay", "images_per_second")
         if _any(val, name)
     ]
     names = list(dict.fromkeys(names))

@@ -125,7 +125,8 @@ def _schedule(schedule: Document) -> str:
     kind = str(schedule.get("kind", "constant"))
     text = {"constant": "a constant rate", "cosine": "a cosine schedule"}.get(kind, f"a {kind} schedule")
     warmup = str(schedule.get("warmup") or "")
-    return f"{text} after a warm-up of {warmup}" if warmup and not warmup.startswith("0 ") else text
+    text = f"{text} after a warm-up of {warmup}" if warmup and not warmup.startswith("0 ") else text
+    return f"{text}, the weight decay going to {schedule['decay_to']:g}" if schedule.get("decay_to") else text
 
 
 def _loss(task: Document) -> str:

@@ -8,6 +8,7 @@ from instar.plan import Progress
 from instar.settings import Settings, Span, Training
 
 Factor = Annotated[float, Field(gt=0, lt=1)]
+AboveZero = Annotated[float, Field(gt=0)]
 
 
 class ScheduleSettings(Settings):
@@ -15,6 +16,8 @@ class ScheduleSettings(Settings):
 
     warmup: Training = Span(0, "%")
     """How long the rate rises in a straight line from nothing, on top of the schedule."""
+    decay_to: AboveZero | None = None
+    """Weight decay at the end: from `optim.weight_decay` it goes there along half a cosine. Null: it stays."""
 
 
 def length(span: Span, progress: Progress) -> int:

@@ -215,6 +215,20 @@ def test_nothing_sticks_out_at_any_width(opened, width):
     assert opened.run("document.documentElement.scrollWidth") <= width
 
 
+def test_the_map_is_never_seen_empty(opened):
+    """A canvas without alpha is black from a change of its size until it is painted; each frame is looked at."""
+    look = f"""(() => {{ window.black = 0; window.frames_seen = 0; const look = () => {{
+        const d = {PIXELS}(document.querySelector('canvas.points'));
+        window.frames_seen += 1; window.black += d[0] + d[1] + d[2] === 0 ? 1 : 0; requestAnimationFrame(look); }};
+        requestAnimationFrame(look); }})()"""
+    opened.run(look)
+    for width in (1000, 700, 1279, 390, 1280):
+        opened.resize(width, 900)
+        settled(opened)
+    assert opened.run("window.frames_seen") >= 5
+    assert opened.run("window.black") == 0
+
+
 def test_two_fingers_zoom(opened):
     opened.resize(390, 800)
     opened.run("document.querySelector('.plane').scrollIntoView({behavior: 'instant'})")

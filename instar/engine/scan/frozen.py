@@ -5,15 +5,21 @@ Legend: N rows.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from instar.engine.scan.listing import named
+from instar.engine.scan.headers import Headers
+from instar.engine.scan.listing import Listing, named
+from instar.errors import DataError
+from instar.experiment import Data
 from instar.manifest import Manifest
 
 Changes = dict[str, list[str]]  # what manifest.changes gives
 
 _SHOWN = 3
+_NAMED = 5
 
 
 def with_splits_of(before: Manifest, after: Manifest) -> Manifest:
@@ -50,3 +56,36 @@ def refusal(path: Path, changes: Changes, before: Manifest, after: Manifest) -> 
         f"{path} holds another state of the data:\n  {listed}{other}\n"
         f"accept=true takes this one: known rows stay in their splits, new ones are placed. Or write another: to=FILE"
     )
+
+
+def as_packed(rows: Manifest, found: Listing, heads: Headers, data: Data, statistics: dict[str, Any]) -> Manifest:
+    """The rows of a manifest file as they are in packed data."""
+    place = {name: row for row, name in enumerate(found.files)}
+    at_N = np.array([place.get(file, -1) for file in rows.table["file"].to_pylist()], np.int64)
+    reason_N = np.where(at_N < 0, "it is not in the packed data", heads.reason_N[at_N])
+    here = replace(rows, root=found.root)
+    return held_to(here, reason_N, heads.content_N[at_N], data, statistics)
+
+
+def held_to(
+    rows: Manifest, reason_N: np.ndarray, content_N: np.ndarray, data: Data, statistics: dict[str, Any]
+) -> Manifest:
+    """The rows of a manifest file; raises DataError where files are gone or not what they were."""
+    path = data.manifest
+    assert path is not None, "the caller read it"
+    gone = np.flatnonzero(reason_N != "")
+    changed = np.flatnonzero((reason_N == "") & (content_N != rows.table["content"].to_numpy()))
+    if len(changed) or len(gone) > data.max_bad * len(rows):
+        bad = changed if len(changed) else gone
+        what = (
+            "are not what they were" if len(changed) else f"cannot be used, more than data.max_bad = {data.max_bad:.1%}"
+        )
+        raise DataError(
+            f"{path}: {len(bad)} of {len(rows)} files {what}: {named(rows.ids[row] for row in bad[:_NAMED].tolist())}"
+            f"{' and more' if len(bad) > _NAMED else ''}. Bring them back, or make the manifest anew: instar prepare"
+        )
+    if len(gone):
+        statistics["notes"] = [
+            f"{len(gone)} files of {path.name} cannot be used: {named(rows.ids[row] for row in gone.tolist())}"
+        ]
+    return replace(rows, statistics=statistics)

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,9 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from instar.engine import faults
 from instar.engine.loading.cores import usable_cpus
-from instar.engine.scan import look, remembered
+from instar.engine.scan import look, patient, remembered
 from instar.engine.scan.headers import Headers
 
 ENDED = "reading it ended the process that did: is it made to fill the memory?"
@@ -30,9 +28,6 @@ ENDED = "reading it ended the process that did: is it made to fill the memory?"
 PATIENCE = 60.0  # seconds that one file may take
 
 _AT_ONCE = 64  # files a process takes in one go
-_KEEP_FILES = 2048  # new answers that are written as one piece
-_KEEP_SECONDS = 15.0  # or those of so long
-_GLANCE = 0.5  # seconds between two looks at how far a thread is
 _ALONE = 200  # files that this process looks at by itself, before others have even started
 
 Rows = list[dict[str, Any]]
@@ -81,45 +76,14 @@ def inspect(
     known, place_N = kept.read(files)
     held_N = remembered.holding(root, files, known, place_N)
     todo = np.flatnonzero(~held_N).tolist()
-    tables = [known.take(pa.array(place_N[held_N]))]
-    order = [np.flatnonzero(held_N)]
-    done = len(files) - len(todo)
-    progress(done)
-    waiting: Rows = []
-    numbers: list[int] = []
-    written = time.monotonic()
-
-    def keep() -> None:
-        nonlocal written
-        if waiting:
-            tables.append(pa.Table.from_pylist(waiting, look.SCHEMA))
-            order.append(np.array(numbers, np.int64))
-            kept.add(tables[-1])
-            waiting.clear()
-            numbers.clear()
-        written = time.monotonic()
-
-    try:
-        processes = usable_cpus() if workers is None else workers
-        look_at_each = partial(look_at, os.fspath(root), patience=patience)
-        for part, rows in _looked_at(os.fspath(root), look_at_each, files, todo, processes):
-            waiting += rows
-            numbers += part
-            done += len(part)
-            progress(done)
-            faults.point("check.chunk")
-            if len(waiting) >= _KEEP_FILES or time.monotonic() - written > _KEEP_SECONDS:
-                keep()
-    finally:
-        keep()
-    whole = pa.concat_tables(tables).combine_chunks()
-    whole = whole.take(pa.array(np.argsort(np.concatenate(order), kind="stable"))).replace_schema_metadata(None)
-    if todo:
-        kept.replace(whole)
+    processes = usable_cpus() if workers is None else workers
+    look_at_each = partial(look_at, os.fspath(root), patience=patience)
+    looked = looked_at(os.fspath(root), look_at_each, files, todo, processes)
+    whole = kept.completed(known, np.where(held_N, place_N, -1), looked, progress=progress)
     return Inspection(whole, len(todo), tuple(filter(None, [kept.note])))
 
 
-def _looked_at(
+def looked_at(
     root: str, look_at_each: LookAt, files: Sequence[str], todo: list[int], workers: int
 ) -> Iterator[tuple[list[int], Rows]]:
     """Parts of what is to be looked at, and what was found, as they are ready."""
@@ -179,51 +143,12 @@ def _end_with_parent() -> None:
 
 def look_at(root: str, files: Sequence[str], *, patience: float) -> Rows:
     """What there is to know about some files. One that takes longer than `patience` seconds is named, and left."""
-    rows: Rows = []
-    while len(rows) < len(files):
-        # A read from a mount that hangs cannot be broken off. It is left to its thread, and another goes on behind it.
-        found: Rows = []
-        wrong: list[BaseException] = []
-        left = threading.Event()
-        rest = files[len(rows) :]
-        thread = threading.Thread(target=_look_until, args=(root, rest, found, wrong, left), daemon=True)
-        thread.start()
-        through = _gets_through(thread, found, patience)
-        left.set()
-        if wrong:
-            raise wrong[0]
-        rows += found
-        if not through and len(rows) < len(files):
-            rows.append(look.given_up(files[len(rows)], f"reading it takes more than {patience:g} s"))
-    return rows
-
-
-def _look_until(
-    root: str, files: Sequence[str], found: Rows, wrong: list[BaseException], left: threading.Event
-) -> None:
-    """Add what is found of each file until nobody waits for it any more; or what was raised."""
-    try:
-        for file in files:
-            row = look.look(root, file)
-            if left.is_set():
-                return
-            found.append(row)
-    except BaseException as error:
-        wrong.append(error)
-
-
-def _gets_through(thread: threading.Thread, found: Rows, patience: float) -> bool:
-    """Wait for a thread; False where it stays at one file for too long."""
-    waited, before = 0.0, 0
-    while True:
-        # Time is counted in glances, not by a clock: a check that was suspended must not blame a file.
-        thread.join(min(_GLANCE, patience))
-        if not thread.is_alive():
-            return True
-        waited = waited + min(_GLANCE, patience) if len(found) == before else 0.0
-        before = len(found)
-        if waited >= patience:
-            return False
+    return patient.answers(
+        lambda file: look.look(root, file),
+        files,
+        patience=patience,
+        given_up=lambda file: look.given_up(file, patient.TOO_LONG.format(patience)),
+    )
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

@@ -67,6 +67,39 @@ def look(root: str, file: str) -> dict[str, Any]:
         return found | {"reason": str(error)}
 
 
+def stored(file: str, data: bytes | memoryview, array: np.ndarray | None) -> dict[str, Any]:
+    """The same about the bytes that were packed of a file; `array` is what they hold, where that is one."""
+    found = {"file": file, "bytes": len(data), "changed_ns": -1, **_EMPTY, "checksum": xxhash.xxh3_128_hexdigest(data)}
+    try:
+        if array is not None and array.ndim == 3 and array.shape[2] > 1 and array.dtype != np.uint8:
+            return found | field(array) | {"format": "NPY"}
+        image = pixels.of_bytes(data) if array is None else pixels.of_array(array)
+        width, height = pixels.upright_size(image)
+        known = {"width": width, "height": height, "format": image.format or "NPY", "mode": pixels.kind(image)}
+        with pixels.problems_named():
+            image.load()
+        return found | known | _values(image, str(known["mode"]))
+    except BadImage as error:
+        return found | {"reason": str(error)}
+
+
+def field(image_HWC: np.ndarray) -> dict[str, Any]:
+    """What there is to know of numbers of any channels; numbers that are none are a reason not to use them."""
+    height, width, channels = image_HWC.shape
+    per_channel = [of_numbers(values) for values in image_HWC.reshape(-1, channels).T]
+    columns = {name: [value for one in per_channel for value in one[name]] for name in per_channel[0]}
+    none, worst = sum(columns["none"]), int(np.argmax(columns["none"]))
+    return {
+        **columns,
+        **_alike(grey(image_HWC[..., 0])),
+        "width": width,
+        "height": height,
+        "mode": f"{channels} channels",
+        "kind": f"{channels} channels",
+        "reason": f"{none} of its numbers are NaN or infinite, most of them in channel {worst}" if none else "",
+    }
+
+
 def ended(root: str, file: str, reason: str) -> dict[str, Any]:
     """The row of a file that is no picture, or none that could be looked at."""
     size, changed_ns = state(f"{root}/{file}")

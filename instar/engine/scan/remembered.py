@@ -8,20 +8,25 @@ Legend: N files.
 
 import hashlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from instar.engine import faults
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.scan import headers
 
 _AT_ONCE = 1024  # files a thread looks at in one go
+_KEEP_FILES = 2048  # new answers that are written as one piece
+_KEEP_SECONDS = 15.0  # or those of so long
 
 STATE = [("file", pa.string()), ("bytes", pa.int64()), ("changed_ns", pa.int64())]
 
@@ -76,6 +81,53 @@ class Remembered:
             for path in before - {self._folder / name}:
                 with suppress(OSError):
                     path.unlink()
+
+    def completed(
+        self,
+        known: pa.Table,
+        place_N: np.ndarray,
+        looked: Iterable[tuple[list[int], list[dict[str, Any]]]],
+        *,
+        progress: Callable[[int], None],
+    ) -> pa.Table:
+        """The answers about all N files, in their order; new ones are kept as they come, a piece at a time.
+
+        known, place_N   what holds: the row of each file in `known`, -1 for those that are looked at
+        looked           numbers of files, and the answers about them, as they are found
+        progress         told how many files are done, now and then
+        """
+        held = np.flatnonzero(place_N >= 0)
+        tables, order, done = [known.take(pa.array(place_N[held])).cast(self._schema)], [held], len(held)
+        waiting: list[dict[str, Any]] = []
+        numbers: list[int] = []
+        written = time.monotonic()
+
+        def keep() -> None:
+            if waiting:
+                tables.append(pa.Table.from_pylist(waiting, self._schema))
+                order.append(np.array(numbers, np.int64))
+                self.add(tables[-1])
+                waiting.clear()
+                numbers.clear()
+
+        progress(done)
+        try:
+            for part, answers in looked:
+                waiting += answers
+                numbers += part
+                done += len(part)
+                progress(done)
+                faults.point("check.chunk")
+                if len(waiting) >= _KEEP_FILES or time.monotonic() - written > _KEEP_SECONDS:
+                    keep()
+                    written = time.monotonic()
+        finally:
+            keep()
+        whole = pa.concat_tables(tables).combine_chunks()
+        whole = whole.take(pa.array(np.argsort(np.concatenate(order), kind="stable"))).replace_schema_metadata(None)
+        if len(held) < len(place_N):
+            self.replace(whole)
+        return whole
 
     def _next(self) -> int:
         numbers = (

@@ -212,12 +212,17 @@
     const measure = () => {
       ratio = Math.min(2, devicePixelRatio || 1);
       [width, height] = [plane.clientWidth, plane.clientHeight];
-      for (const canvas of [points, over]) [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
-      picture = ink.createImageData(Math.max(1, points.width), Math.max(1, points.height));
-      pixels = new Uint32Array(picture.data.buffer);
+      const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
+      // Setting a size empties a canvas, to black where it has no alpha: only where the size is another, and never to be
+      // seen, because it is painted below before the browser shows anything. A frame later would be a black flash.
+      if (picture === null || points.width !== across || points.height !== down) {
+        for (const canvas of [points, over]) [canvas.width, canvas.height] = [across, down];
+        picture = ink.createImageData(Math.max(1, across), Math.max(1, down));
+        pixels = new Uint32Array(picture.data.buffer);
+      }
       const ground = state.printing ? [255, 255, 255] : getComputedStyle(plane).backgroundColor.match(/\d+/g).map(Number);
       state.ground = (0xff000000 | (ground[2] << 16) | (ground[1] << 8) | ground[0]) >>> 0;
-      draw();
+      paint("all");
     };
 
     // --- moving ------------------------------------------------------------------------------------------------
@@ -573,20 +578,18 @@
       one(".shapes").textContent = `● ${data.branches[0]}   ○ ${data.branches[1]}`;
     }
     const themed = () => {
-      measure();
       recolour();
+      measure();
     };
     darkness.addEventListener("change", themed);
     const print = (now) => () => {
       state.printing = now;
       themed();
-      paint("all");
     };
     addEventListener("beforeprint", print(true));
     addEventListener("afterprint", print(false));
-    new ResizeObserver(measure).observe(plane);
     showKey();
-    measure();
+    new ResizeObserver(measure).observe(plane); // which measures at once, too
   };
 
   document.querySelectorAll(".map").forEach(start);
