@@ -170,18 +170,18 @@ def _training(words: Words, things: list[str], changes: tuple[str, ...]) -> "Wor
 
 def _searching(words: Words, things: list[str], changes: tuple[str, ...], *, nodes: int) -> "Work":
     """The workers of a study: an array of as many as nodes are asked for, or with Ray one job over all of them."""
-    from instar.cli import tune
+    from instar.cli import _study
     from instar.documents import dump as text_of
     from instar.submit import Work
 
-    asked = tune.settings(Words(tuple(things), changes, frozenset(), words.line))
+    asked = _study.settings(Words(tuple(things), changes, frozenset(), words.line))
     folder = asked.study.path.absolute()
     command: tuple[str, ...] = ("tune", str(folder))
     files: tuple[tuple[str, str], ...] = ()
     if asked.definition is not None:
         command = ("tune", "@recipe.yaml", f"study={folder}")
         files = (("recipe.yaml", text_of(asked.definition.document)), *_lock(asked.source))
-    command += tuple(tune.as_words(asked))
+    command += tuple(_study.as_words(asked))
     label = to_type(_beside(folder))
     if nodes == 1 or asked.effort.engine == "ray":
         return Work(label, command, folder, folder / "jobs", files=files, progress="progress")

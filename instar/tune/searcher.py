@@ -26,8 +26,9 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from instar.errors import ConfigError, RunError
+from instar.search import Search
 from instar.space import Dimension, Space
-from instar.study import Definition, Search
+from instar.study import Definition
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
