@@ -211,7 +211,7 @@ def suggestions() -> list[float]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = Searcher(Path(folder) / "journal.log", definition, mode="max", evaluations=9)
-        from instar.tune.searcher import _distribution
+        from instar.tune.searcher.terms import distribution_of
 
         sync, os.fsync = os.fsync, lambda descriptor: None
         for place in range(1000):
@@ -225,7 +225,7 @@ def suggestions() -> list[float]:
                 optuna.trial.create_trial(
                     value=1 - abs(math.log10(values["optim.lr"]) + 3) / 5,
                     params=values,
-                    distributions={one.name: _distribution(one) for one in definition.space.dimensions},
+                    distributions={one.name: distribution_of(one) for one in definition.space.dimensions},
                     user_attrs={"place": place, "settings": values},
                 )
             )

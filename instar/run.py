@@ -279,10 +279,15 @@ def name_for(label: str, signature: str) -> str:
     return f"{slug}-{adjective}-{ANIMALS[number // len(ADJECTIVES) % len(ANIMALS)]}"
 
 
+def beside(path: Path) -> Path:
+    """A name beside it that nobody else has: other nodes and containers have processes of the same number."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader, or a kill, meets the old content or the new and nothing between."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(temporary, "wb") as file:
         file.write(data)

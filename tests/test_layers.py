@@ -63,7 +63,7 @@ DOORS = {
     "uvicorn": {"serve.py"},
     "lightning": {"engine/lightning/"},
     "torchmetrics": {"engine/lightning/"},
-    "optuna": {"tune/searcher.py"},
+    "optuna": {"tune/searcher/"},
     "ray": {"tune/over_nodes.py"},
     "tensorboard": {"trackers/tensorboard.py"},
     "mlflow": {"trackers/mlflow.py"},

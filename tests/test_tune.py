@@ -21,7 +21,9 @@ from instar.errors import ConfigError, RunError
 from instar.search import Budget, Effort, Search
 from instar.study import Study
 from instar.tune import claims, forks, lanes, searcher, summary, trial
-from instar.tune.searcher import Asha, Searcher
+from instar.tune.searcher import Searcher, journal
+from instar.tune.searcher.choosing import Asha
+from instar.tune.searcher.terms import inside
 from tests.fakes import lane as fake_lane
 
 TEXTS = {
@@ -143,7 +145,7 @@ def test_known_settings_are_tried_first_and_those_outside_are_refused(tmp_path):
     found = searching(tmp_path, defined(known=[known]))
     assert {name: found.settings(0)[name] for name in known} == known
     with pytest.raises(ConfigError, match=r"optim.lr = 3 is outside loguniform\(1e-5, 1e-1\)"):
-        searcher.inside(spaces.of(TEXTS), {"optim.kind": "adamw", "optim.lr": 3})
+        inside(spaces.of(TEXTS), {"optim.kind": "adamw", "optim.lr": 3})
 
 
 def test_results_of_another_study_are_learnt_from_and_not_counted(tmp_path):
@@ -249,7 +251,7 @@ def test_half_a_line_in_the_journal_is_cut_off_before_the_next_is_written(tmp_pa
 
 def test_a_damaged_journal_is_told_apart_from_a_mistake_of_ours(tmp_path):
     (tmp_path / "journal.log").write_bytes(b"no json\nno json either\n")
-    with pytest.raises(RunError, match=r"journal.log is damaged"), searcher.opened(tmp_path / "journal.log"):
+    with pytest.raises(RunError, match=r"journal.log is damaged"), journal.opened(tmp_path / "journal.log"):
         searching(tmp_path)
 
 

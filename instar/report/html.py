@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from instar.report import figures, matrix
 from instar.report.blocks import Page
+from instar.run import beside
 
 TEMPLATES = Path(__file__).parent / "templates"
 THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -30,7 +31,7 @@ def write(page: Page, path: Path, *, halfway: Callable[[], object] = lambda: Non
     halfway   called with half of the page on disk; tests kill there
     """
     text = render(page).encode("utf-8")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     try:
         with open(temporary, "wb") as file:
             file.write(text[: len(text) // 2])

@@ -26,10 +26,11 @@ from instar.search import Effort, Search
 from instar.settings import dump
 from instar.space import Space
 from instar.study import Definition, Study
-from instar.tune import forks, lanes, searcher, summary
+from instar.tune import forks, lanes, summary
 from instar.tune.forks import Command
 from instar.tune.lanes import Lane
-from instar.tune.searcher import Searcher
+from instar.tune.searcher import Searcher, journal
+from instar.tune.searcher.terms import inside
 from instar.tune.worker import View, Worker
 
 _USUAL_SAMPLES = 16
@@ -137,24 +138,24 @@ def search(
     server = forks.context(forks.modules(definition.experiment))  # imports while we look through the data
     definition, rows = _made(study, definition, manifest, start=effort.start)
     metric, mode = judged_by(definition.experiment)
-    journal = Searcher(
+    found = Searcher(
         study.journal_file,
         definition,
         mode=mode,
         evaluations=evaluations(definition.experiment),
         together=len(here),
     )
-    with searcher.opened(study.journal_file):
+    with journal.opened(study.journal_file):
         samples = _samples(study, definition, effort)
 
         def told() -> None:
-            summary.write(study, definition, journal.trials(), samples=samples, metric=metric, mode=mode)
+            summary.write(study, definition, found.trials(), samples=samples, metric=metric, mode=mode)
 
         told()
         announce(study, definition, samples, rows)
         worker = Worker(
             study=study,
-            searcher=journal,
+            searcher=found,
             effort=effort,
             samples=samples,
             metric=metric,
@@ -176,7 +177,7 @@ def search(
             raise
         finally:
             told()
-        left = [place for place in range(samples) if journal.places().get(place, "running") == "running"]
+        left = [place for place in range(samples) if found.places().get(place, "running") == "running"]
     if not left:
         study.log_event("finished", trials=samples)
         _score_the_best(study, words, command=command, server=server, lane=here[0])
@@ -237,7 +238,7 @@ def known_from(path: Path, space: Space) -> list[dict[str, Any]]:
     """Settings to try first: those of a run, or the best of a study; raises ConfigError where they lie outside."""
     if studies.is_study(path):
         best = Study(path).summary().get("best") or {}
-        return [searcher.inside(space, best["settings"])] if best else []
+        return [inside(space, best["settings"])] if best else []
     if not (path / "experiment.yaml").is_file():
         raise RunError(f"start={path}: there is no run and no study. See: instar runs")
     flat = dict(experiments.flat(experiments.load(path).model_dump(mode="json")))
@@ -245,7 +246,7 @@ def known_from(path: Path, space: Space) -> list[dict[str, Any]]:
         if one.name not in flat and (nested := _at(experiments.load(path).model_dump(mode="json"), one.name)):
             kinds = [choice for choice in one.choices if isinstance(choice, str) and choice == nested.get("kind")]
             flat |= {one.name: kinds[0]} if kinds else {}
-    return [searcher.inside(space, flat)]
+    return [inside(space, flat)]
 
 
 def _at(values: Any, name: str) -> dict[str, Any]:
