@@ -15,7 +15,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     raises; then nothing else is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Other nodes and containers have processes of the same number.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         with open(part, "wb") as file:
             yield file

@@ -8,14 +8,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from instar import plugins, settings
+from instar import space as spaces
 from instar.augment import Augment
 from instar.errors import ConfigError
 from instar.overrides import override
 from instar.remote import address, is_address
 from instar.run import Run, name_for
+from instar.search import InRecipe
 from instar.settings import Document, Settings, Shelf, Span, Training, read
 from instar.validation import conflict, validate
 
@@ -230,11 +240,21 @@ Trackers = Annotated[
 ]
 
 
+def _is_a_space(values: dict[str, Any]) -> dict[str, Any]:
+    """The ranges as they are; raises ValueError with what is wrong with each."""
+    if wrong := spaces.attempt(spaces.texts_of(values), "space")[1]:
+        raise ValueError("; ".join(mistake.removeprefix("space: ") for mistake in wrong))
+    return values
+
+
 class Experiment(Settings):
     """Everything that decides what a run learns. Where it runs is Machine and Site."""
 
     # Settings that change what is kept and told, but not what is learnt.
-    undecisive: ClassVar = ("name", "data.recheck", "train.every", "train.keep", "train.log", "mlperf", "track")
+    undecisive: ClassVar = (
+        *("name", "data.recheck", "train.every", "train.keep", "train.log", "mlperf", "track"),
+        *("space", "search"),
+    )
 
     name: str | None = Field(default=None, pattern=r"^[^/\x00-\x1f]{1,80}$")
     """What the run is called; null for the name of the data folder."""
@@ -258,6 +278,10 @@ class Experiment(Settings):
     """Where the curves are shown beside the run page: a list of kinds."""
     mlperf: Mlperf | None = None
     """Whether to write a log for MLPerf's checker, and what it says of who ran this; null for none."""
+    space: Annotated[dict[str, JsonValue], AfterValidator(_is_a_space)] | None = None
+    """What `instar tune` varies: names of settings and their ranges. Training leaves it aside."""
+    search: InRecipe | None = None
+    """How `instar tune` searches that space."""
 
     @model_validator(mode="before")
     @classmethod
@@ -338,13 +362,18 @@ def load(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> 
     return loaded.model_copy(update={"data": absolute(loaded.data)})
 
 
-def document(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+def document(
+    source: str | Path | dict[str, Any], overrides: Sequence[str] = (), *, without: Sequence[str] = ()
+) -> dict[str, Any]:
     """What `load` would validate, as it was said: settings that nobody mentioned are not in it; paths are absolute.
 
+    without   groups that are left out of it
     Raises ConfigError with every mistake at once.
     """
     found, rest = read_document(source, overrides)
     said = override(found, rest)
+    for name in without:
+        said.pop(name, None)
     data = load(said).model_dump(mode="json")["data"]
     return dict(said) | {"data": {name: data[name] for name in said["data"]}}
 

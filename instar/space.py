@@ -160,21 +160,29 @@ def attempt(texts: Mapping[str, str], place: str | Callable[[str], str] = "comma
     return Space(tuple(_ordered(good))), mistakes
 
 
-def load(path: str) -> tuple[dict[str, str], Callable[[str], str], Document]:
-    """The space in a YAML file as `name -> text`, what tells a name's line, and what else the file says.
-
-    Names are dotted or nested, as in a recipe; a list is a choice.
-    """
+def load(path: str) -> tuple[dict[str, str], Callable[[str], str], dict[str, Any]]:
+    """The space in a YAML file as `name -> text`, what tells a name's line, and what else the file says."""
     document = read(path)
-    inner = document.pop("space", None)
-    if not isinstance(inner, dict) or not inner:
+    if not isinstance(document.get("space"), dict) or not document["space"]:
         raise ConfigError(f"{path}: there is no `space:` in it: a mapping of names to ranges. See: instar tune --help")
-    flat = dict(_flat(inner))
-    places = {name: document.place(("space", *keys)) for name, (keys, _) in flat.items()}
-    return {name: text for name, (_, text) in flat.items()}, lambda name: places.get(name, path), document
+    texts, where = within(document)
+    return texts, where, {name: value for name, value in document.items() if name != "space"}
 
 
-def _flat(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
+def within(document: dict[str, Any]) -> tuple[dict[str, str], Callable[[str], str]]:
+    """The `space:` of a document as `name -> text`, and what tells a name's place. Empty where it has none."""
+    flat = dict(_flat(document.get("space") or {}))
+    at = document.place if isinstance(document, Document) else lambda keys: ""
+    places = {name: at(("space", *keys)) for name, (keys, _) in flat.items()}
+    return {name: text for name, (_, text) in flat.items()}, lambda name: places.get(name, "")
+
+
+def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """name -> text of a space as it is written in YAML: names are dotted or nested, and a list is a choice."""
+    return {name: text for name, (_, text) in _flat(values)}
+
+
+def _flat(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[tuple[str, ...], str]]]:
     for key, value in values.items():
         keys = (*above, str(key))
         if isinstance(value, dict):

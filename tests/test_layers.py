@@ -14,7 +14,7 @@ LEVELS = [
     {"run"},
     {"weights", "contract"},
     {"augment", "experiment", "machine", "site", "job", "manifest", "plan", "predictions", "networks", "masks"}
-    | {"fields", "packed", "remote", "vectors", "embeddings", "space", "study", "points"},
+    | {"fields", "packed", "remote", "vectors", "embeddings", "space", "search", "study", "points"},
     {"lock", "preflight", "brought"},
     {"adopt", "trials"},
     # machinery that knows only nouns
@@ -63,7 +63,7 @@ DOORS = {
     "uvicorn": {"serve.py"},
     "lightning": {"engine/lightning/"},
     "torchmetrics": {"engine/lightning/"},
-    "optuna": {"tune/searcher.py"},
+    "optuna": {"tune/searcher/"},
     "ray": {"tune/over_nodes.py"},
     "tensorboard": {"trackers/tensorboard.py"},
     "mlflow": {"trackers/mlflow.py"},
@@ -71,9 +71,9 @@ DOORS = {
 }
 # Reading settings must be free: these never import anything heavy when they are imported themselves.
 LIGHT = {"errors", "plugins", "spans", "documents", "settings", "overrides", "validation", "composition", "run",
-         "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "atomic", "weights", "lock",
-         "preflight", "outside", "quota", "contract", "points", "curves", "space", "study", "brought", "adopt",
-         "cli", "terminal", "api", "__main__"} | SHELVES  # fmt: skip
+         "augment", "formats", "experiment", "machine", "site", "job", "plan", "remote", "caches", "atomic", "weights",
+         "preflight", "outside", "quota", "contract", "points", "curves", "space", "search", "study", "brought", "adopt",
+         "lock", "cli", "terminal", "api", "__main__"} | SHELVES  # fmt: skip
 HEAVY = {
     "torch",
     "torchvision",

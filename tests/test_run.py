@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -95,6 +96,14 @@ def test_cutting_back_goes_to_the_remembered_length_and_never_grows_a_file(tmp_p
     assert path.read_text() == "12345\n"
     assert cut_back(path, 100) == 0
     assert cut_back(tmp_path / "none", 5) == 0
+
+
+def test_writers_with_the_same_process_number_on_two_nodes_do_not_take_each_others_file(tmp_path):
+    """Threads stand for nodes here: to both, this process has the same number."""
+    with ThreadPoolExecutor(2) as nodes:
+        written = [nodes.submit(write_atomically, tmp_path / "summary.json", "{}") for _ in range(100)]
+        assert [one.result() for one in written] == [None] * 100
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_an_atomic_write_leaves_no_temporary_file(tmp_path):

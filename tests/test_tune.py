@@ -18,9 +18,13 @@ from instar.cli import tune as command
 from instar.cli.words import parse
 from instar.engine.ranks import lease
 from instar.errors import ConfigError, RunError
-from instar.study import Budget, Effort, Search, Study
-from instar.tune import claims, lanes, searcher, summary, trial
-from instar.tune.searcher import Asha, Searcher
+from instar.search import Budget, Effort, Search
+from instar.study import Study
+from instar.tune import claims, forks, lanes, searcher, summary, trial
+from instar.tune.searcher import Searcher, journal
+from instar.tune.searcher.choosing import Asha
+from instar.tune.searcher.terms import inside
+from tests.fakes import lane as fake_lane
 
 TEXTS = {
     "optim.kind": "choice(sgd, adamw)",
@@ -141,7 +145,7 @@ def test_known_settings_are_tried_first_and_those_outside_are_refused(tmp_path):
     found = searching(tmp_path, defined(known=[known]))
     assert {name: found.settings(0)[name] for name in known} == known
     with pytest.raises(ConfigError, match=r"optim.lr = 3 is outside loguniform\(1e-5, 1e-1\)"):
-        searcher.inside(spaces.of(TEXTS), {"optim.kind": "adamw", "optim.lr": 3})
+        inside(spaces.of(TEXTS), {"optim.kind": "adamw", "optim.lr": 3})
 
 
 def test_results_of_another_study_are_learnt_from_and_not_counted(tmp_path):
@@ -247,7 +251,7 @@ def test_half_a_line_in_the_journal_is_cut_off_before_the_next_is_written(tmp_pa
 
 def test_a_damaged_journal_is_told_apart_from_a_mistake_of_ours(tmp_path):
     (tmp_path / "journal.log").write_bytes(b"no json\nno json either\n")
-    with pytest.raises(RunError, match=r"journal.log is damaged"), searcher.opened(tmp_path / "journal.log"):
+    with pytest.raises(RunError, match=r"journal.log is damaged"), journal.opened(tmp_path / "journal.log"):
         searching(tmp_path)
 
 
@@ -282,8 +286,62 @@ def test_lanes_divide_gpus_and_cores():
     shared = lanes.lanes("auto", devices=1, share=2, device="cuda", environ=shown, cpus=8)
     assert [lane.gpus for lane in shared[:3]] == [("0",), ("0",), ("1",)] and len(shared) == 8
     assert [lane.threads for lane in lanes.lanes(2, devices=1, share=1, device="cpu", environ={}, cpus=5)] == [2, 2]
+    for said, each in (("1", "1"), ("64", "4"), ("many", "4")):
+        (one, _) = lanes.lanes(2, devices=1, share=1, device="cpu", environ={"OMP_NUM_THREADS": said}, cpus=8)
+        assert one.environ()["OMP_NUM_THREADS"] == each, "what was said, if there is room for it"
     with pytest.raises(ConfigError, match=r"parallel=5: 4 GPUs with 1 for a trial have room for 4"):
         lanes.lanes(5, devices=1, share=1, device="cuda", environ=shown, cpus=8)
+
+
+def test_parts_of_divided_gpus_are_lanes_by_their_names():
+    parts = [f"MIG-{number}f3c1d5a-0b1e-5c7e-9a3d-2f4e6a8b0c1d" for number in range(3)]
+    shown = {"CUDA_VISIBLE_DEVICES": ", ".join(parts)}
+    found = lanes.lanes("auto", devices=1, share=1, device="auto", environ=shown, cpus=6)
+    assert [lane.environ()["CUDA_VISIBLE_DEVICES"] for lane in found] == parts
+    two = lanes.lanes(4, devices=1, share=2, device="auto", environ=shown, cpus=6)
+    assert [lane.gpus for lane in two] == [(parts[0],), (parts[0],), (parts[1],), (parts[1],)]
+    with pytest.raises(ConfigError, match=r"devices=2: CUDA shows a process one part of a divided GPU \(MIG\) only"):
+        lanes.lanes("auto", devices=2, share=1, device="auto", environ=shown, cpus=6)
+
+
+@pytest.mark.parametrize(
+    ("shown", "gpus"), [("", []), ("-1", []), ("NoDevFiles,", ["NoDevFiles"]), ("2,-1,3", ["2"]), ("5, 1", ["5", "1"])]
+)
+def test_gpus_are_those_that_cuda_would_show(shown, gpus):
+    environ = {"CUDA_VISIBLE_DEVICES": shown}
+    found = lanes.lanes("auto", devices=1, share=1, device="auto", environ=environ, cpus=4)
+    assert [name for lane in found for name in lane.gpus] == gpus
+    assert lanes.lanes("auto", devices=1, share=1, device="cpu", environ=environ, cpus=4)[0].gpus == ()
+
+
+def test_trials_of_several_gpus_have_them_to_themselves_and_those_left_over_stay_idle():
+    shown = {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b,GPU-c,GPU-d,GPU-e"}
+    found = lanes.lanes("auto", devices=2, share=1, device="cuda", environ=shown, cpus=16)
+    assert [lane.gpus for lane in found] == [("GPU-a", "GPU-b"), ("GPU-c", "GPU-d")]
+    assert [lane.environ()["OMP_NUM_THREADS"] for lane in found] == ["4", "4"]
+    with pytest.raises(ConfigError, match=r"devices=6 is more than the 5 GPUs here"):
+        lanes.lanes("auto", devices=6, share=1, device="cuda", environ=shown, cpus=16)
+    with pytest.raises(ConfigError, match=r"share=2 goes with devices=1"):
+        lanes.lanes("auto", devices=2, share=2, device="cuda", environ=shown, cpus=16)
+
+
+def test_the_process_of_a_trial_sees_its_lane_and_nothing_else(tmp_path, monkeypatch):
+    """Two GPUs, one of them a part of a divided one, and two trials on each, in real processes."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,MIG-1f3c1d5a-0b1e-5c7e-9a3d-2f4e6a8b0c1d")
+    monkeypatch.setenv("INSTAR_WORLD", "8")
+    server, seen = forks.context([]), []
+    for lane in lanes.lanes("auto", devices=1, share=2, device="auto", cpus=4):
+        file = tmp_path / f"it's {lane.number}"
+        started = trial.start(
+            lane.number, trial.Run(tmp_path), [str(file)], lane=lane, claim=None, command=fake_lane.told,  # type: ignore[arg-type]
+            log=tmp_path / "log", sockets=tmp_path, before=0.0, server=server,
+        )  # fmt: skip
+        started.process.join(60)
+        started.listening.close()
+        assert started.process.exitcode == 0, (tmp_path / "log").read_text()
+        seen.append(json.loads(file.read_text()))
+    assert [one["CUDA_VISIBLE_DEVICES"][:5] for one in seen] == ["7", "7", "MIG-1", "MIG-1"]
+    assert {(one["OMP_NUM_THREADS"], one["INSTAR_WORLD"], one["INSTAR_RANK"]) for one in seen} == {("1", "1", "0")}
 
 
 @pytest.mark.parametrize(
@@ -365,6 +423,70 @@ def test_every_mistake_of_a_search_is_told_at_once(tmp_path):
         )
     told = caught.value.mistakes
     assert len(told) == 5 and any("did you mean 'samples'?" in mistake for mistake in told)
+
+
+CARRIED = """\
+data: {root: /images}
+optim: sgd
+space:
+  optim.kind: choice(sgd, adamw)
+  optim:
+    momentum: uniform(0.5, 0.99) if optim.kind=sgd
+  task.balance: [none, weights]
+search: {samples: 5, sampler: random, budget: 2gpuh}
+"""
+
+
+def test_a_recipe_carries_its_own_space_and_how_it_is_searched(tmp_path):
+    recipe = tmp_path / "it's $(a) recipe.yaml"
+    recipe.write_text(CARRIED)
+    found = asked(str(recipe))
+    assert found.definition is not None
+    assert found.definition.space.names == ("optim.kind", "optim.momentum", "task.balance")
+    assert found.definition.space.dimensions[1].place == f"{recipe}:6"
+    assert found.definition.search == Search(sampler="random")
+    assert found.effort == Effort(samples=5, budget=Budget(2.0, "gpu"))
+    assert not {"space", "search"} & set(found.definition.document), "a trial is the recipe without it"
+
+
+def test_the_command_line_goes_before_what_a_recipe_searches(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(CARRIED)
+    recipe = str(tmp_path / "recipe.yaml")
+    found = asked(recipe, "task.balance=weights", "optim.lr=loguniform(1e-5,1)", "samples=7")
+    assert found.definition is not None and found.effort.samples == 7
+    assert found.definition.space.names == ("optim.kind", "optim.momentum", "optim.lr")
+    assert found.definition.experiment.task.balance == "weights"
+    (tmp_path / "space.yaml").write_text("space: {train.batch: [8, 16]}\n")
+    other = asked(recipe, f"space={tmp_path}/space.yaml")
+    assert other.definition is not None and other.definition.space.names == ("train.batch",)
+    assert other.effort == Effort(), "another space is searched in its own way"
+    assert found.study.name != asked(recipe).study.name
+
+
+def test_training_leaves_a_recipes_space_aside_but_not_what_is_wrong_with_it(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(CARRIED)
+    plain = experiments.load({"data": {"root": "/images"}, "optim": "sgd"})
+    assert experiments.signature(experiments.load(recipe)) == experiments.signature(plain)
+    wrong = CARRIED.replace("uniform(0.5", "unifrom(0.5").replace("samples", "sampels")
+    recipe.write_text(wrong.replace("[none, weights]", "[]"))
+    with pytest.raises(ConfigError) as caught:
+        experiments.load(recipe)
+    told = "\n".join(caught.value.mistakes)
+    assert "did you mean 'uniform'?" in told and "choice() has nothing to choose from" in told
+    assert f"{recipe}:8: unknown key 'search.sampels': did you mean 'search.samples'?" in told
+
+
+def test_every_mistake_of_a_recipes_space_is_told_with_its_line(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(CARRIED.replace("uniform(0.5", "unifrom(0.5").replace("weights", "weihgts").replace("5,", "0,"))
+    with pytest.raises(ConfigError) as caught:
+        asked(str(recipe))
+    told = caught.value.mistakes
+    assert len(told) == 3, told
+    assert any(one.startswith(f"{recipe}:6: optim.momentum: ") and "'uniform'" in one for one in told)
+    assert any(one.startswith(f"{recipe}:7: task.balance is 'weihgts'") for one in told)
+    assert any(one.startswith(f"{recipe}:8: search.samples is 0") for one in told)
 
 
 def test_a_study_is_named_by_what_it_is(tmp_path):

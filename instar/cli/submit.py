@@ -23,6 +23,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,18 +171,18 @@ def _training(words: Words, things: list[str], changes: tuple[str, ...]) -> "Wor
 
 def _searching(words: Words, things: list[str], changes: tuple[str, ...], *, nodes: int) -> "Work":
     """The workers of a study: an array of as many as nodes are asked for, or with Ray one job over all of them."""
-    from instar.cli import tune
+    from instar.cli import _study
     from instar.documents import dump as text_of
     from instar.submit import Work
 
-    asked = tune.settings(Words(tuple(things), changes, frozenset(), words.line))
+    asked = _study.settings(Words(tuple(things), changes, frozenset(), words.line))
     folder = asked.study.path.absolute()
     command: tuple[str, ...] = ("tune", str(folder))
     files: tuple[tuple[str, str], ...] = ()
     if asked.definition is not None:
         command = ("tune", "@recipe.yaml", f"study={folder}")
         files = (("recipe.yaml", text_of(asked.definition.document)), *_lock(asked.source))
-    command += tuple(tune.as_words(asked))
+    command += tuple(_study.as_words(asked))
     label = to_type(_beside(folder))
     if nodes == 1 or asked.effort.engine == "ray":
         return Work(label, command, folder, folder / "jobs", files=files, progress="progress")
@@ -322,7 +323,7 @@ def told(
     nodes = f"{job.nodes} node{'s' * (job.nodes > 1)}"
     has = f"{job.gpus_per_node} GPUs" if job.gpus_per_node else f"{job.cores_per_task * job.tasks_per_node} cores"
     chain = f", up to {job.links} one after another" if job.links > 1 else ""
-    elements = f"{formats.count(len(job.elements))} runs in one array" if job.elements else "one job"
+    elements = f"{formats.count(len(job.elements))} {work.word}s in one array" if job.elements else "one job"
     price = submit.price(job, site)
     unit = {"gpu": "gpu_hours", "node": "node_hours"}.get(site.hourly, "core_hours")
     unit = unit if price[unit] else "core_hours"
@@ -349,7 +350,7 @@ def _show_dry(words: Words, work: "Work", job: "Job", site: "Site", *, name: str
         terminal.say(json.dumps({**facts, "findings": found, "refusal": trial.refusal}))
         return
     head = told(work, job, site, name=name, findings=findings, trial=trial)
-    again = " ".join(word for word in ("instar", *words.line) if word != "--dry")
+    again = " ".join(shlex.quote(word) for word in ("instar", *words.line) if word != "--dry")
     terminal.say("\n".join(["\n".join(head), "", text.rstrip(), "", f"next     {formats.one_line(again)}"]))
 
 
@@ -359,6 +360,8 @@ def _after(work: "Work", ids: Sequence[str]) -> list[str]:
     lines = [f"queued   job {ids[0]}{chain}", f"look     {formats.one_line(str(_beside(work.jobs)))}"]
     if work.run is None:
         return [*lines, "next     instar runs"]
+    if work.word == "worker":
+        return [*lines, f"next     instar runs   ·   instar why {label}   ·   instar stop {label}"]
     if work.elements:
         return [*lines, f"next     instar runs {formats.one_line(str(_beside(work.run)))}"]
     return [*lines, f"next     instar watch {label}   ·   instar logs {label}   ·   instar stop {label}"]

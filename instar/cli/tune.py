@@ -1,14 +1,15 @@
 """Search for the best settings: many trials, each an ordinary run; the same command again carries on
 
     instar tune RECIPE optim.lr="loguniform(1e-5,1e-2)" task.balance="choice(weights,oversample)" samples=32
-    instar tune RECIPE space=FILE                     the ranges, and how to search, from a YAML file
+    instar tune RECIPE                                the ranges in its `space:`, as its `search:` says
+    instar tune RECIPE space=FILE                     the ranges, and how to search, from another YAML file
     instar tune RECIPE model.name="choice(a,b,c)" sampler=grid seeds=3
     instar tune STUDY samples=64                      carry on with a study, with more trials
 
     key=RANGE      what varies, by the names of a recipe: uniform(low,high) loguniform(low,high) int(low,high)
                    logint(low,high) quniform(low,high,step) qloguniform(low,high,step) normal(mean,deviation)
                    choice(a,b,...); "uniform(0.8,0.99) if optim.kind=sgd" where another choice was made
-    key=value      any setting of the recipe, the same for all trials
+    key=value      any setting of the recipe, the same for all trials, also where the recipe varies it
     metric=loss mode=min     the validation score that decides, by default the task's own
 
     samples=16     trials in all                          budget=64gpuh   or 200cpuh: no trial begins beyond it
@@ -29,45 +30,24 @@ The same command again, or any other process or job at the same time, works on t
 once, and one that was interrupted is carried on. Exit code: 0 done, 75 stopped and saved, 65 a mistake to mend.
 """
 
-import difflib
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from instar import caches, formats, plugins, terminal
+from instar import caches, formats, terminal
+from instar.cli._study import Asked, settings, unusual
 from instar.cli.words import Words, to_type
 from instar.engine import deadline
-from instar.errors import DONE, ConfigError, RunError
+from instar.errors import DONE, RunError
 
 if TYPE_CHECKING:
-    from instar.machine import Machine, Place
-    from instar.settings import Settings
-    from instar.space import Space
-    from instar.study import Definition, Effort, Search, Study
+    from instar.machine import Machine
+    from instar.study import Definition, Study
 
 FLAGS = ("dry",)
 THINGS = (0, 1)
-T = TypeVar("T")
 _SHOWN = 3  # settings in a line of the terminal
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the words ask for.
-
-    definition   None for a study that is there already
-    source       the recipe, beside which the lock of its weights stands
-    """
-
-    study: "Study"
-    definition: "Definition | None"
-    effort: "Effort"
-    machine: "Machine"
-    source: Path
-    halt: Path | None = None
 
 
 def run(words: Words) -> int:
@@ -82,176 +62,12 @@ def run(words: Words) -> int:
     return _search(words, asked)
 
 
-def settings(words: Words) -> Asked:
-    """What to search and with what; raises ConfigError with every mistake at once."""
-    from instar import space as spaces
-    from instar import study as studies
-    from instar.machine import Machine, Place
-    from instar.validation import validate
-
-    mistakes: list[str] = []
-    ours = _ours()
-    changes, drawn = _sorted(words, ours, mistakes)
-    place = _kept(mistakes, lambda: validate(Place, {}, changes[Place])) or Place()
-    texts, where, beside = _kept(mistakes, lambda: _from_file(place)) or ({}, lambda name: "", {})
-    mistakes += [f"{place.space}: {plugins.unknown(n, ['space', *ours], what='key')}" for n in beside if n not in ours]
-    said = {one: {name: beside[name] for name in beside if ours.get(name) is one} for one in changes}
-    if place.seeds == 1 and said[Place]:
-        place = _kept(mistakes, lambda: validate(Place, said[Place], changes[Place])) or place
-    search = _kept(mistakes, lambda: validate(studies.Search, said[studies.Search], changes[studies.Search]))
-    effort = _kept(mistakes, lambda: validate(studies.Effort, said[studies.Effort], changes[studies.Effort]))
-    machine = _kept(mistakes, lambda: validate(Machine, said[Machine], changes[Machine]))
-    known = _study_named(words, place)
-    told = [*drawn, *changes[None], *changes[studies.Search], *texts]
-    if known is not None and told:
-        mistakes.append(f"{known.path} is a study; what it searches stays as it is. Leave out {', '.join(told)}")
-    if known is None and not words.things:
-        mistakes.append("there is nothing to learn from: name a recipe, a folder of images, or a study")
-        raise ConfigError(mistakes)
-    definition = None
-    if known is None:
-        space, wrong = spaces.attempt({**texts, **drawn}, lambda name: "command line" if name in drawn else where(name))
-        start = None if effort is None or effort.start is None else _start(effort.start, place.runs)
-        effort = effort and effort.model_copy(update={"start": start and str(start)})
-        definition = _definition(
-            words, space, [*mistakes, *wrong], changes=changes[None], search=search, seeds=place.seeds, start=start
-        )
-    _raise(mistakes)
-    assert machine is not None and effort is not None
-    if known is not None or definition is None:
-        assert known is not None
-        return Asked(known, None, effort, machine, known.path / "recipe.yaml", place.halt)
-    name = place.study or studies.name_of(definition)
-    folder = Path(name) if "/" in name else place.runs / name
-    return Asked(studies.Study(folder), definition, effort, machine, Path(words.things[0]), place.halt)
-
-
-def _start(name: str, runs: Path) -> Path:
-    return Path(name) if Path(name).exists() else runs / name
-
-
-def _ours() -> "dict[str, type[Settings]]":
-    """Names that are not a recipe's -> what they are settings of."""
-    from instar.machine import Machine, Place
-    from instar.study import Effort, Search
-
-    return {name: one for one in (Machine, Effort, Search, Place) for name in one.model_fields}
-
-
-def _sorted(
-    words: Words, ours: "Mapping[str, type[Settings]]", mistakes: list[str]
-) -> tuple[dict[Any, list[str]], dict[str, str]]:
-    """The changes by what they are settings of (None for the recipe), and the ranges by name."""
-    from instar import space as spaces
-    from instar.cli import train
-    from instar.experiment import Experiment
-
-    changes: dict[Any, list[str]] = {one: [] for one in ours.values()} | {None: []}
-    drawn: dict[str, str] = {}
-    for change in words.changes:
-        long = train.long_name(_of_metric(change))
-        key, _, text = long.partition("=")
-        top = key.lstrip("+~").partition(".")[0]
-        near = difflib.get_close_matches(top, ours, n=1)
-        if key not in ours and spaces.is_drawn(change):
-            drawn[key] = text
-        elif top not in ours and top not in Experiment.model_fields and near:
-            mistakes.append(f"command line: unknown key {top!r}: did you mean {near[0]!r}?")
-        else:
-            changes[ours.get(key)].append(long)
-    return changes, drawn
-
-
-def _definition(
-    words: Words,
-    space: "Space",
-    mistakes: list[str],
-    *,
-    changes: list[str],
-    search: "Search | None",
-    seeds: int,
-    start: Path | None,
-) -> "Definition":
-    """What is searched; raises ConfigError with these mistakes and its own, all that can be found at once."""
-    from instar import experiment as experiments
-    from instar import tune as stage
-    from instar.study import Search
-
-    source = words.things[0]
-    document = _kept(mistakes, lambda: experiments.document(source, changes))
-    known = (_kept(mistakes, lambda: stage.known_from(start, space)) or []) if start is not None else []
-    # Where the recipe itself is wrong, the space is still held against the rest of it.
-    rest = document or _kept([], lambda: experiments.document(source))
-    made = _kept(
-        mistakes, lambda: stage.define(rest, space, search or Search(), seeds=seeds, known=known) if rest else None
-    )
-    _raise(mistakes)
-    assert made is not None
-    return made
-
-
-def _of_metric(change: str) -> str:
-    """`metric=` and `mode=` are settings of the training: they choose its best checkpoint as well."""
-    return f"train.{change}" if change.startswith(("metric=", "mode=")) else change
-
-
-def _study_named(words: Words, place: "Place") -> "Study | None":
-    """The study that the words are about; None where they begin with a recipe."""
-    from instar.study import Study, is_study
-
-    if not words.things:
-        return None
-    for path in (Path(words.things[0]), place.runs / words.things[0]):
-        if is_study(path):
-            return Study(path)
-    return None
-
-
-def _from_file(place: "Place") -> tuple[dict[str, str], Callable[[str], str], Mapping[str, Any]]:
-    from instar import space as spaces
-
-    if place.space is None:
-        return {}, lambda name: "", {}
-    return spaces.load(str(place.space))
-
-
-def _raise(mistakes: Sequence[str]) -> None:
-    if mistakes:
-        raise ConfigError(list(dict.fromkeys(mistakes)))
-
-
-def _kept(mistakes: list[str], make: Callable[[], T]) -> T | None:
-    try:
-        return make()
-    except ConfigError as error:
-        mistakes += error.mistakes
-        return None
-
-
 def _weights_are_here(asked: Asked) -> None:
     from instar import lock
 
     if asked.definition is not None and not asked.study.exists():
         command = lock.command(str(asked.source), [], {})
         lock.check(asked.definition.experiment, lock.beside(asked.source), command=command)
-
-
-def as_words(asked: Asked) -> list[str]:
-    """The words that ask for the same once more, after the recipe and the study's name."""
-    said: dict[str, Any] = {}
-    if asked.definition is not None:
-        said |= asked.definition.space.texts()
-        said |= _unusual(asked.definition.search)
-    said |= _unusual(asked.effort) | _unusual(asked.machine)
-    if "start" in said:
-        said["start"] = str(Path(said["start"]).absolute())
-    return [f"{name}={value}" for name, value in said.items()]
-
-
-def _unusual(settings: "Settings") -> dict[str, Any]:
-    """Settings that are not as usual, as one would write them."""
-    usual = type(settings)().model_dump(mode="json")
-    return {name: value for name, value in settings.model_dump(mode="json").items() if value != usual[name]}
 
 
 # --- the search ----------------------------------------------------------------------------------------------------
@@ -276,7 +92,6 @@ def _search(words: Words, asked: Asked) -> int:
         device=machine.device,
         walltime=machine.walltime.seconds if machine.walltime else None,
         command=main,
-        preload=_preload(asked),
         view=shown,
         announce=shown.announce,
         lock=kept.read_bytes() if kept.exists() else None,
@@ -308,47 +123,21 @@ def _over_nodes(words: Words, asked: Asked) -> int:
 def _of_trials(machine: "Machine") -> dict[str, Any]:
     """What a trial's process is told of the machine, where it is not as usual."""
     names = ("workers", "device", "timeout", "stage", "cache")
-    return {name: value for name, value in _unusual(machine).items() if name in names}
-
-
-def _preload(asked: Asked) -> list[str]:
-    """What every trial imports, so that it is imported once. A name that is none is passed over."""
-    from instar import study as studies
-
-    experiment = (asked.definition or studies.load(asked.study)).experiment
-    kinds = {
-        "readers": experiment.data.reader.kind,
-        "models": experiment.model.kind,
-        "tasks": experiment.task.kind,
-        "optimizers": experiment.optim.kind,
-        "schedules": experiment.schedule.kind,
-    }
-    ours = [kind if "." in kind else f"instar.{shelf}.{kind}" for shelf, kind in kinds.items()]
-    # Some kinds of models are named after the library they come from, which takes seconds to import.
-    libraries = [experiment.model.kind, "torch._dynamo", "pandas"]
-    return ["instar.train", "instar.prepare", "instar.cli.train", *ours, *libraries]
+    return {name: value for name, value in unusual(machine).items() if name in names}
 
 
 def _finish(words: Words, asked: Asked, outcome: Any) -> None:
-    """Score the best trial's test rows, once, when all trials have ended; write the page; say where to look."""
-    from instar import evaluate
-    from instar import run as runs
+    """Write the page, and say what came of it and where to look."""
     from instar.tune import page
 
     study, summary = asked.study, outcome.summary
-    best = summary.get("best") or {}
-    if outcome.state == "done" and best:
-        found = study.trial(best["trial"])
-        rows = runs._json(found.plan_file)
-        if rows.get("test_rows") and not found.scores("test"):
-            evaluate.evaluate(found, split="test", machine=asked.machine)
     page.write(study)
     if "json" in words:
         terminal.say(json.dumps({"state": outcome.state, **summary}))
         return
     if "quiet" not in words:
         terminal.say("\n".join(ending(study, outcome.state, summary)))
-    if outcome.state == "done" and not best and not summary["counts"]["pruned"]:
+    if outcome.state == "done" and not summary["best"] and not summary["counts"]["pruned"]:
         raise RunError(f"no trial of {study.path} has finished; the reasons are above, and in instar why {study.path}")
 
 

@@ -3,10 +3,12 @@
 Read top to bottom: make the study or find it, work on it, say what came of it.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,18 @@ from instar import space as spaces
 from instar import study as studies
 from instar.engine import deadline
 from instar.engine.ranks import lease
-from instar.errors import Again, ConfigError, InstarError, RunError
+from instar.errors import AGAIN, DONE, Again, ConfigError, InstarError, RunError
 from instar.experiment import Experiment
 from instar.manifest import Manifest
+from instar.search import Effort, Search
 from instar.settings import dump
 from instar.space import Space
-from instar.study import Definition, Effort, Study
-from instar.tune import lanes, searcher, summary
-from instar.tune.searcher import Searcher
-from instar.tune.trial import Command
+from instar.study import Definition, Study
+from instar.tune import forks, lanes, summary
+from instar.tune.forks import Command
+from instar.tune.lanes import Lane
+from instar.tune.searcher import Searcher, journal
+from instar.tune.searcher.terms import inside
 from instar.tune.worker import View, Worker
 
 _USUAL_SAMPLES = 16
@@ -48,7 +53,7 @@ class Outcome:
 def define(
     document: dict[str, Any],
     space: Space,
-    search: studies.Search,
+    search: Search,
     *,
     seeds: int = 1,
     known: Sequence[dict[str, Any]] = (),
@@ -59,6 +64,7 @@ def define(
     seeds      how many seeds each point of a grid is trained with
     Raises ConfigError with every mistake at once.
     """
+    document = {name: value for name, value in document.items() if name not in ("space", "search")}
     base = experiments.load(document)
     mistakes = [
         f"{one.place}: {one.name} cannot be varied: trials {why} say nothing about each other"
@@ -77,7 +83,9 @@ def define(
         every = ", ".join(str(base.seed + number) for number in range(seeds))
         space = Space((*space.dimensions, *spaces.of({"seed": f"choice({every})"}).dimensions))
     if not space.dimensions:
-        mistakes.append("there is nothing to vary: write for example optim.lr='loguniform(1e-5, 1e-2)', or space=FILE")
+        mistakes.append(
+            "there is nothing to vary: write for example optim.lr='loguniform(1e-5, 1e-2)', or space: in the recipe"
+        )
     if not base.data.split.val and base.data.manifest is None and base.data.index is None:
         mistakes.append("data.split.val is 0, but trials are judged by their validation rows")
     try:
@@ -108,7 +116,6 @@ def search(
     device: str,
     walltime: float | None,
     command: Command,
-    preload: Sequence[str],
     view: View,
     announce: Callable[[Study, Definition, int, Manifest], None],
     lock: bytes | None = None,
@@ -122,32 +129,33 @@ def search(
     devices      processes of one trial
     command      what a trial's process does, with `instar train …` in sys.argv
     halt         a file whose appearance says: save and stop
-    preload      modules that a trial needs, imported once for all of them
 
     Raises Again (exit 75) where it was told to stop and all trials are saved, RunError where the folder holds another
     study or the data changed, ConfigError for settings this machine cannot give.
     """
     here = lanes.lanes(effort.parallel, devices=devices, share=effort.share, device=device)
+    definition = definition or studies.load(study)
+    server = forks.context(forks.modules(definition.experiment))  # imports while we look through the data
     definition, rows = _made(study, definition, manifest, start=effort.start)
     metric, mode = judged_by(definition.experiment)
-    journal = Searcher(
+    found = Searcher(
         study.journal_file,
         definition,
         mode=mode,
         evaluations=evaluations(definition.experiment),
         together=len(here),
     )
-    with searcher.opened(study.journal_file):
+    with journal.opened(study.journal_file):
         samples = _samples(study, definition, effort)
 
         def told() -> None:
-            summary.write(study, definition, journal.trials(), samples=samples, metric=metric, mode=mode)
+            summary.write(study, definition, found.trials(), samples=samples, metric=metric, mode=mode)
 
         told()
         announce(study, definition, samples, rows)
         worker = Worker(
             study=study,
-            searcher=journal,
+            searcher=found,
             effort=effort,
             samples=samples,
             metric=metric,
@@ -158,7 +166,7 @@ def search(
             clock=deadline.Clock(walltime),
             view=view,
             told=told,
-            preload=preload,
+            server=server,
             lock=lock,
             halt=halt,
         )
@@ -169,12 +177,31 @@ def search(
             raise
         finally:
             told()
-        left = [place for place in range(samples) if journal.places().get(place, "running") == "running"]
+        left = [place for place in range(samples) if found.places().get(place, "running") == "running"]
     if not left:
         study.log_event("finished", trials=samples)
+        _score_the_best(study, words, command=command, server=server, lane=here[0])
         return Outcome(study, "done", study.summary())
     others = any(lease.standing(study.claim_file(place))[0] in ("alive", "unknown") for place in left)
     return Outcome(study, "others" if others else "late", study.summary())
+
+
+def _score_the_best(
+    study: Study, words: Sequence[str], *, command: Command, server: ForkServerContext, lane: Lane
+) -> None:
+    """Score the best trial's test rows, once. In a process like a trial's: here, torch would have to be imported."""
+    best = study.summary().get("best")
+    if not best:
+        return
+    run, log = study.trial(best["trial"]), study.trial_log(best["trial"])
+    if not json.loads(run.plan_file.read_text(encoding="utf-8")).get("test_rows") or run.scores("test"):
+        return
+    again = ["evaluate", str(run.path.absolute()), *words]
+    code = forks.carried_out(command, again, server=server, log=log, lane=lane)
+    if code == AGAIN:
+        raise Again(f"{deadline.received() or 'a signal'} while the test rows of trial {best['trial']:04} were scored")
+    if code != DONE:
+        raise RunError(f"the test rows of the best trial could not be scored; {log} says why")
 
 
 def judged_by(experiment: Experiment) -> tuple[str, str]:
@@ -211,7 +238,7 @@ def known_from(path: Path, space: Space) -> list[dict[str, Any]]:
     """Settings to try first: those of a run, or the best of a study; raises ConfigError where they lie outside."""
     if studies.is_study(path):
         best = Study(path).summary().get("best") or {}
-        return [searcher.inside(space, best["settings"])] if best else []
+        return [inside(space, best["settings"])] if best else []
     if not (path / "experiment.yaml").is_file():
         raise RunError(f"start={path}: there is no run and no study. See: instar runs")
     flat = dict(experiments.flat(experiments.load(path).model_dump(mode="json")))
@@ -219,7 +246,7 @@ def known_from(path: Path, space: Space) -> list[dict[str, Any]]:
         if one.name not in flat and (nested := _at(experiments.load(path).model_dump(mode="json"), one.name)):
             kinds = [choice for choice in one.choices if isinstance(choice, str) and choice == nested.get("kind")]
             flat |= {one.name: kinds[0]} if kinds else {}
-    return [searcher.inside(space, flat)]
+    return [inside(space, flat)]
 
 
 def _at(values: Any, name: str) -> dict[str, Any]:
@@ -245,13 +272,11 @@ def _samples(study: Study, definition: Definition, effort: Effort) -> int:
 
 
 def _made(
-    study: Study, definition: Definition | None, manifest: Callable[[Definition], Manifest], *, start: str | None
+    study: Study, definition: Definition, manifest: Callable[[Definition], Manifest], *, start: str | None
 ) -> tuple[Definition, Manifest]:
     """The study as it stands in its folder, made now unless it was before; of many starters one makes it."""
     begun = time.monotonic()
     while not study.exists():
-        if definition is None:
-            raise RunError(f"{study.path} holds no study. Start one with: instar tune RECIPE")
         study.path.mkdir(parents=True, exist_ok=True)
         try:
             with lease.held(study.lease_file):
@@ -262,7 +287,7 @@ def _made(
                 raise
             time.sleep(0.2)  # another starter makes it; looking through half a million files takes a while
     found = studies.load(study)
-    if definition is not None and (different := studies.differences(found, definition)):
+    if different := studies.differences(found, definition):
         listed = "\n  ".join(different)
         raise RunError(
             f"{study.path} holds another study:\n  {listed}\n"

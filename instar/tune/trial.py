@@ -1,36 +1,31 @@
 """One trial: an ordinary `instar train` in a process of its own, asked at each evaluation whether it goes on.
 
-The process is forked off one that has imported everything already, so it begins in a fraction of a second; it dies with
-the search that started it. What it prints is in the log of the trial.
+Its process is forked off one that has imported everything already (`forks`). What it prints is in the log of the trial.
 """
 
 import json
 import math
-import multiprocessing
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from instar.engine import deadline
-from instar.engine.ranks import exits
 from instar.engine.ranks.lease import Lease
 from instar.errors import AGAIN, DONE
 from instar.run import Run
+from instar.tune import forks
+from instar.tune.forks import Command
 from instar.tune.lanes import Lane
 
 _AGAIN_SECONDS = 2.0
 TOO_LONG = "took longer"
-Command = Callable[[], int]
-"""What `instar` does with sys.argv; it has to be found by its name in another process."""
 
 
 @dataclass
@@ -80,23 +75,6 @@ class Running:
         self.process.kill()
 
 
-def context(preload: Sequence[str]) -> ForkServerContext:
-    """What trials are forked off, with these modules imported beforehand.
-
-    It hears no signal to stop, which launchers send to every process of a job; it ends with this one. A trial hears
-    them from the moment on in which it can save.
-    """
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(list(preload))
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (*deadline.STOP_SIGNALS, signal.SIGHUP)}
-    try:
-        forkserver.ensure_running()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return found
-
-
 def start(
     place: int,
     run: Run,
@@ -108,12 +86,13 @@ def start(
     log: Path,
     sockets: Path,
     before: float,
-    forks: ForkServerContext,
+    server: ForkServerContext,
 ) -> Running:
     """Start the command `instar WORDS` as this trial.
 
     sockets   a folder on this machine with a short name, for the sockets of trials
     before    seconds it has been at work already
+    server    what its process is forked off
     """
     address = sockets / str(place)
     address.unlink(missing_ok=True)
@@ -121,31 +100,9 @@ def start(
     listening.bind(str(address))
     listening.listen()
     environ = {**lane.environ(), "INSTAR_TRIAL": str(address)}
-    process = forks.Process(target=_live, args=(command, list(words), str(log), environ, lane.cores))
+    process = server.Process(target=forks.live, args=(command, list(words), str(log), environ, lane.cores))
     process.start()
     return Running(place, run, lane, claim, process, listening, before)
-
-
-def _live(command: Command, words: list[str], log: str, environ: Mapping[str, str], cores: tuple[int, ...]) -> None:
-    """The trial's process, from its first line to its exit code."""
-    parent = os.getppid()
-    os.setsid()  # Ctrl-C comes to the search, which lets us save
-    exits.die_with(parent)
-    written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
-    os.environ.update(environ)
-    # What belongs to the search's own job must not be taken for this training's last word.
-    os.environ.pop("INSTAR_EXIT", None)
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(int(environ["OMP_NUM_THREADS"]))  # OpenMP was set up before it was known
-    sys.argv = ["instar", *words]
-    code = command()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def question(asking: socket.socket) -> dict[str, Any] | None:

@@ -21,9 +21,11 @@ from instar.engine.ranks import process
 from instar.engine.ranks.lease import Lease
 from instar.errors import Again, ConfigError
 from instar.run import write_atomically
-from instar.study import Effort, Study
+from instar.search import Effort
+from instar.study import Study
 from instar.tune import trial as trials
 from instar.tune.claims import Claims
+from instar.tune.forks import Command
 from instar.tune.lanes import Lane
 from instar.tune.searcher import Searcher
 from instar.tune.trial import Ending, Running
@@ -55,7 +57,6 @@ class _Bench:
     sockets   a folder on this machine with a short name
     """
 
-    forks: ForkServerContext
     claims: Claims
     sockets: Path
     selector: selectors.BaseSelector
@@ -69,6 +70,7 @@ class Worker:
     metric    name of the score that decides
     recipe    settings of a trial -> its recipe as YAML; raises ConfigError where they do not go together
     words     further words of the command of a trial
+    server    what its process is forked off
     told      called after each trial that was counted
     """
 
@@ -80,11 +82,11 @@ class Worker:
     lanes: Sequence[Lane]
     recipe: Callable[[Mapping[str, Any]], str]
     words: Sequence[str]
-    command: trials.Command
+    command: Command
+    server: ForkServerContext
     clock: deadline.Clock
     view: View
     told: Callable[[], None]
-    preload: Sequence[str] = ()
     lock: bytes | None = None
     halt: Path | None = None
     running: list[Running] = field(default_factory=list)
@@ -96,7 +98,7 @@ class Worker:
         claims.watch(place for place, state in self.searcher.places().items() if state == "running")
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="instar-") as folder, selectors.DefaultSelector() as selector:
-            bench = _Bench(trials.context(self.preload), claims, Path(folder), selector)
+            bench = _Bench(claims, Path(folder), selector)
             try:
                 with _woken(selector):
                     while not (why := self._must_stop()) or self.running:
@@ -180,7 +182,7 @@ class Worker:
             log=self.study.trial_log(place),
             sockets=bench.sockets,
             before=float(about.get("seconds", 0.0)),
-            forks=bench.forks,
+            server=self.server,
         )
         self.running.append(one)
         bench.selector.register(one.listening, selectors.EVENT_READ, one)

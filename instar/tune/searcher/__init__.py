@@ -1,33 +1,29 @@
-"""What to try next, what to stop early, and what mattered: Optuna over a journal file. The only door to Optuna.
+"""What to try next, what to stop early, and what mattered: Optuna over a journal file.
 
 A trial has a place of its own, 0 to samples - 1. Its settings are a function of the recipe's seed, its place and the
 trials that have ended, and they go into the journal in one line; so a search that was killed asks again and hears the
 same. Whose trial it is, is decided elsewhere (`claims`): only the holder of a place writes about it.
 """
 
-import json
-import math
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from instar.errors import ConfigError, RunError
-from instar.space import Dimension, Space
-from instar.study import Definition, Search
+from instar.errors import ConfigError
+from instar.study import Definition
+from instar.tune.searcher.choosing import pruner_of, sampler_of
+from instar.tune.searcher.journal import Mending
+from instar.tune.searcher.terms import distribution_of, param_of, value_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -71,7 +67,7 @@ class Searcher:
         """evaluations   how many a whole training has; together   trials that run at the same time."""
         self._definition, self._together = definition, together
         journal = journal.absolute()
-        lock = _Mending(journal)
+        lock = Mending(journal)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
@@ -79,7 +75,7 @@ class Searcher:
                 study_name=_NAME,
                 direction="maximize" if mode == "max" else "minimize",
                 load_if_exists=True,
-                pruner=_pruner(definition.search, mode=mode, evaluations=evaluations),
+                pruner=pruner_of(definition.search, mode=mode, evaluations=evaluations),
                 sampler=RandomSampler(seed=0),
             )
 
@@ -122,7 +118,7 @@ class Searcher:
     def _chosen(self, place: int) -> tuple[dict[str, Any], dict[str, BaseDistribution], dict[str, Any]]:
         """What Optuna knows the settings of a place as, and what they are in a recipe."""
         fixed = self._fixed(place)
-        sampler = _sampler(self._definition, place, together=self._together)
+        sampler = sampler_of(self._definition, place, together=self._together)
         asking = optuna.trial.create_trial(state=TrialState.RUNNING)
         asking.number = place
         study = optuna.pruners._filter_study(self._study, asking)  # hyperband compares within a bracket
@@ -133,13 +129,13 @@ class Searcher:
         for one in self._definition.space.dimensions:
             if not one.is_drawn(values):
                 continue
-            distribution = _distribution(one)
+            distribution = distribution_of(one)
             if one.name in fixed:
-                param = _param(one, fixed[one.name])
+                param = param_of(one, fixed[one.name])
             else:
                 param = sampler.sample_independent(study, asking, one.name, distribution)
             params[one.name], distributions[one.name] = param, distribution
-            values[one.name] = _value(one, param)
+            values[one.name] = value_of(one, param)
             asking.params, asking.distributions = dict(params), dict(distributions)
         return params, distributions, values
 
@@ -163,12 +159,12 @@ class Searcher:
             if one.state != "finished" or any(dimension.name not in one.settings for dimension in names):
                 continue
             try:
-                params = {dimension.name: _param(dimension, one.settings[dimension.name]) for dimension in names}
+                params = {dimension.name: param_of(dimension, one.settings[dimension.name]) for dimension in names}
                 self._study.add_trial(
                     optuna.trial.create_trial(
                         value=one.value,
                         params=params,
-                        distributions={dimension.name: _distribution(dimension) for dimension in names},
+                        distributions={dimension.name: distribution_of(dimension) for dimension in names},
                         user_attrs={_SETTINGS: one.settings},
                     )
                 )
@@ -244,182 +240,3 @@ def _told(one: FrozenTrial) -> Trial:
         reason=str(one.user_attrs.get(_REASON, "")),
         about=dict(one.user_attrs.get(_ABOUT, {})),
     )
-
-
-# --- a setting, in Optuna's terms ------------------------------------------------------------------------------------
-
-
-def _distribution(one: Dimension) -> BaseDistribution:
-    if one.kind == "choice":
-        return CategoricalDistribution([_label(value) for value in one.choices])
-    if one.kind == "normal":  # drawn as the share of it that lies below
-        return FloatDistribution(*_tails())
-    if one.is_whole:
-        return IntDistribution(int(one.low), int(one.high), log=one.is_log, step=int(one.step or 1))
-    # Optuna has no steps on a logarithmic scale: drawn without, and rounded.
-    return FloatDistribution(one.low, one.high, log=one.is_log, step=None if one.is_log else one.step)
-
-
-def _value(one: Dimension, param: Any) -> Any:
-    """What Optuna's value is in a recipe."""
-    if one.kind == "choice":
-        return next(choice for choice in one.choices if _label(choice) == param)
-    if one.kind == "normal":
-        return NormalDist(*one.numbers).inv_cdf(param)
-    if one.kind == "qloguniform" and one.step is not None:
-        return min(max(round(param / one.step) * one.step, one.low), one.high)
-    return param
-
-
-def _param(one: Dimension, value: Any) -> Any:
-    """What a recipe's value is to Optuna; raises ConfigError where it lies outside."""
-    param = _label(value) if one.kind == "choice" else value
-    if one.kind == "normal":
-        param = min(max(NormalDist(*one.numbers).cdf(value), _tails()[0]), _tails()[1])
-    distribution = _distribution(one)
-    try:
-        inside = distribution._contains(distribution.to_internal_repr(param))
-    except ValueError:
-        inside = False
-    if not inside:
-        raise ConfigError(f"{one.name} = {value!r} is outside {one.text}")
-    return param
-
-
-def _label(value: Any) -> Any:
-    """A choice as Optuna keeps it: plain values as they are, groups and lists as JSON."""
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
-
-
-def _tails() -> tuple[float, float]:
-    return NormalDist().cdf(-3.0), NormalDist().cdf(3.0)
-
-
-def inside(space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that the space varies; raises ConfigError where one of them lies outside."""
-    mistakes: list[str] = []
-    found: dict[str, Any] = {}
-    for one in space.dimensions:
-        if one.is_drawn(found) and one.name in settings:
-            try:
-                _param(one, settings[one.name])
-                found[one.name] = settings[one.name]
-            except ConfigError as error:
-                mistakes += error.mistakes
-    if mistakes:
-        raise ConfigError(mistakes)
-    return found
-
-
-# --- sampler and pruner ----------------------------------------------------------------------------------------------
-
-
-def _sampler(definition: Definition, place: int, *, together: int) -> BaseSampler:
-    """The sampler of one place, which knows nothing of others but what the journal tells."""
-    import hashlib
-
-    digest = hashlib.sha256(f"{definition.experiment.seed} {place}".encode()).digest()
-    seed = int.from_bytes(digest[:4], "big")
-    if definition.search.sampler != "tpe":
-        return RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(
-            seed=seed, n_startup_trials=definition.search.startup, constant_liar=together > 1, multivariate=False
-        )
-
-
-def _pruner(search: Search, *, mode: str, evaluations: float) -> BasePruner:
-    if search.pruner == "asha":
-        return Asha(grace=search.grace, reduction=search.reduction, mode=mode)
-    if search.pruner == "median":
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=search.grace)
-    if search.pruner == "hyperband":
-        most: Any = max(search.grace, math.floor(evaluations)) if math.isfinite(evaluations) else "auto"
-        return HyperbandPruner(min_resource=search.grace, max_resource=most, reduction_factor=search.reduction)
-    return NopPruner()
-
-
-class Asha(BasePruner):
-    """Asynchronous successive halving: at evaluation grace * reduction^k the best one in `reduction` goes on.
-
-    What Optuna's SuccessiveHalvingPruner decides, from the evaluations alone: that one notes in the trial how far it
-    came, so that a search killed in between decides otherwise the second time.
-    Li et al. 2020, https://arxiv.org/abs/1810.05934.
-    """
-
-    def __init__(self, *, grace: int, reduction: int, mode: str):
-        self._grace, self._reduction, self._sign = grace, reduction, 1.0 if mode == "max" else -1.0
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        step = trial.last_step
-        if step is None or not self._is_rung(step):
-            return False
-        own = trial.intermediate_values[step] * self._sign
-        if math.isnan(own):
-            return True
-        curves = [one.intermediate_values for one in study.get_trials(deepcopy=False) if one.number != trial.number]
-        others = [curve[step] * self._sign for curve in curves if step in curve and not math.isnan(curve[step])]
-        values = sorted([own, *others], reverse=True)
-        return own < values[max(1, len(values) // self._reduction) - 1]
-
-    def _is_rung(self, step: int) -> bool:
-        rung = self._grace
-        while rung < step:
-            rung *= self._reduction
-        return rung == step
-
-
-# --- the journal -----------------------------------------------------------------------------------------------------
-
-
-class _Mending(BaseJournalFileLock):
-    """Optuna's lock for network file systems, which mends the journal while it holds it.
-
-    A process that is killed, or a disk that is full, may leave half a line; what is appended to that could never be
-    read again.
-    """
-
-    def __init__(self, journal: Path):
-        self._journal = journal
-        self._inner = JournalFileSymlinkLock(str(journal), grace_period=15)
-
-    def acquire(self) -> bool:
-        self._inner.acquire()
-        with suppress(FileNotFoundError):
-            mend(self._journal)
-        return True
-
-    def release(self) -> None:
-        with suppress(RuntimeError):  # taken away from us after we had been silent for too long
-            self._inner.release()
-
-
-def mend(journal: Path) -> int:
-    """Cut a torn last line off; returns how many bytes went. Only the holder of the lock may."""
-    with open(journal, "r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = size
-        while end > 0:
-            start = max(0, end - 4096)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
-        return size - end
-
-
-@contextmanager
-def opened(journal: Path) -> Iterator[None]:
-    """Tells a damaged journal from everything else that may go wrong inside."""
-    try:
-        yield
-    except (json.JSONDecodeError, KeyError) as error:
-        raise RunError(
-            f"{journal} is damaged: {error}. Bring it back from a copy; the trials themselves are ordinary runs beside "
-            f"it, and lose nothing."
-        ) from error
