@@ -1,6 +1,8 @@
 """A LightningModule somebody brought: trained as it is, killed, carried on to the same bits, and blamed by its lines."""
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from instar import fit as stage
 from instar import prepare
 from instar.brought import Brought
 from instar.engine import deadline, faults
+from instar.engine.lightning import pace
 from instar.errors import Again, ConfigError, LearningError, RunError
 from instar.machine import Machine
 from instar.run import Run
@@ -123,6 +126,52 @@ def test_it_carries_on_to_the_same_bits_with_gradients_of_several_batches(tmp_pa
     with pytest.raises(Again):
         fit(tmp_path, brought, fault="step.end:13:term")
     assert same(fit(tmp_path, brought).run, whole.run)
+
+
+def test_a_signal_within_an_evaluation_costs_the_last_step_before_it(tmp_path, monkeypatch):
+    """The second evaluation of an epoch, with gradients of three batches; no save is due by time."""
+    monkeypatch.setattr(pace, "_WORTH", 0)
+    monkeypatch.setattr(pace, "_WORTH_SECONDS", 0.0)
+    brought = recipe(
+        train__every="1 h",
+        args={"mbatch_size": 8},
+        trainer__accumulate_grad_batches=3,
+        trainer__val_check_interval=7,
+        trainer__num_sanity_val_steps=0,
+    )
+    whole = fit(tmp_path, brought, run="whole")
+    assert [line["step"] for line in whole.run.metrics() if line["kind"] == "val"] == [7, 14, 22, 29, 37, 44]
+    with pytest.raises(Again):
+        fit(tmp_path, brought, fault="evaluate.batch:8:term")
+    stopped = Run(tmp_path / "run")
+    assert [line["step"] for line in stopped.metrics() if line["kind"] == "val"] == [7]
+    notes = Notes()
+    outcome = fit(tmp_path, brought, view=notes)
+    assert "resumed at epoch 0.8 from samples-000000000096" in notes.all  # after 12 of 14 batches: four steps of three
+    assert same(outcome.run, whole.run)
+    assert told(outcome.run) == told(whole.run)
+
+
+def test_the_last_step_before_an_evaluation_is_found():
+    """By trying every batch of two epochs, by Lightning's own rules."""
+    for epoch, every, accumulate in itertools.product((5, 12), (1, 3, 5, math.inf), (1, 2, 5)):
+        for earlier, over_all in ((0, False), (epoch, True), (2 * epoch, True)):
+            before = earlier if over_all else 0
+            ends = [b for b in range(1, epoch + 1) if b == epoch or (before + b) % every == 0]
+            for batch in range(epoch):
+                following = next(end for end in ends if end > batch)
+                expected = max((b for b in range(following) if b % accumulate == 0), default=0)
+                found = pace.last_before_an_evaluation(
+                    batch, epoch=epoch, every=every, accumulate=accumulate, earlier=before
+                )
+                assert found == expected
+    assert pace.last_before_an_evaluation(3, epoch=math.inf, every=math.inf, accumulate=1) == 0
+
+
+def test_a_save_that_falls_on_the_end_of_an_epoch_is_made_at_the_next_step(tmp_path):
+    run = fit(tmp_path, recipe(train__every="1 epochs", train__keep=9)).run
+    saved = [event["samples"] for event in run.events() if event["event"] == "saved"]
+    assert saved == [144, 272, 384]  # epochs of eight batches of 16, and the end
 
 
 def test_epochs_of_one_step_are_saved_at_their_end(tmp_path):
