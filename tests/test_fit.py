@@ -252,6 +252,73 @@ def test_a_new_run_takes_up_an_epoch_of_another(tmp_path, undisturbed):
     assert same(outcome.run, whole.run)
 
 
+def stages(session):
+    """As a user would write them: train, score the newest, test the best."""
+    session.fit()
+    session.validate("latest")
+    scores = session.test("best")
+    (session.run.path / "mine.txt").write_text(f"{scores['test_acc']:.6f} of {session.checkpoint('best').parent.name}")
+
+
+def stages_that_fail(session):
+    session.validate("no such file")
+
+
+def test_stages_of_ones_own_are_gone_through_and_resumed(tmp_path, undisturbed):
+    brought = recipe(task__stages="tests.test_fit.stages")
+    with pytest.raises(Again):
+        fit(tmp_path, brought, fault="step.end:13:term")
+    outcome = fit(tmp_path, brought)
+    assert outcome.state == "finished"
+    assert same(outcome.run, undisturbed.run)
+    assert outcome.scores["test"] == undisturbed.scores["test"]
+    assert outcome.run.scores("val").keys() >= {"val_acc", "val_loss"}
+    best = (outcome.run.checkpoints / "best").read_text().strip()
+    assert (outcome.run.path / "mine.txt").read_text() == f"{outcome.scores['test']['test_acc']:.6f} of {best}"
+
+
+def test_stages_of_ones_own_that_ask_for_nothing_there_are_told_so(tmp_path):
+    with pytest.raises(ConfigError, match="there is no checkpoint no such file"):
+        fit(tmp_path, recipe(task__stages="tests.test_fit.stages_that_fail"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("deepspeed_stage_2", r"trainer: Lightning refuses this: .*pip install -U deepspeed"),
+        ("fsdp", r"trainer: Lightning refuses this: The strategy `fsdp` requires a GPU accelerator"),
+        ("dpp", r"trainer: Lightning refuses this: .*dpp"),
+    ],
+)
+def test_a_strategy_that_cannot_be_here_is_refused_in_one_line(tmp_path, strategy, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        fit(tmp_path, recipe(trainer__strategy=strategy))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_strategy_that_starts_processes_is_refused_with_the_one_to_write():
+    with pytest.raises(ConfigError, match=r"is ddp_spawn_find_unused_parameters_true, but .*: write ddp_find_unused"):
+        recipe(trainer__strategy="ddp_spawn_find_unused_parameters_true")
+
+
+def test_every_strategy_that_lightning_names_is_known_to_go_or_to_be_refused():
+    """A new one of these should be looked at: does it start processes itself?"""
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    families = {name.split("_")[0] for name in StrategyRegistry.available_strategies()}
+    assert families - {"divided"} == {"ddp", "deepspeed", "fsdp", "single", "xla"}
+
+
+def test_a_folder_of_parts_is_no_file_to_begin_with(tmp_path):
+    brought = recipe(train__warm_start=str(tmp_path / "x"))
+    (tmp_path / "x" / "checkpoints" / "best-1" / "lightning.ckpt").mkdir(parents=True)
+    (tmp_path / "x" / "checkpoints" / "best").write_text("best-1")
+    with pytest.raises(
+        ConfigError, match=r"is a folder of the parts of several ranks. Make one file of it: python -m "
+    ):
+        fit(tmp_path, brought)
+
+
 def test_what_is_not_plain_needs_trust(tmp_path):
     with pytest.raises(Again):
         fit(tmp_path, recipe("KeepsAnObject"), fault="step.end:5:term")
