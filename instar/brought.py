@@ -158,6 +158,10 @@ OURS = {
 }
 
 
+# Strategies that start processes themselves; Instar has started and joined them already.
+_STARTING = ("spawn", "fork", "notebook")
+
+
 def _conflicts(brought: Brought) -> Iterator[tuple[tuple[str, ...], str]]:
     """Settings that do not go together: the keys, the first of them to blame, and why."""
     train = brought.train
@@ -166,6 +170,10 @@ def _conflicts(brought: Brought) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"trainer.{name}",), f"is Instar's to set: {OURS[name]}"
         elif name not in TRAINER:
             yield (f"trainer.{name}",), f"Lightning's Trainer has none such: {unknown(name, list(TRAINER), what='key')}"
+    strategy = str(brought.trainer.get("strategy", ""))
+    if any(word in strategy.split("_") for word in _STARTING):
+        plain = "_".join(word for word in strategy.split("_") if word not in _STARTING)
+        yield ("trainer.strategy",), f"is {strategy}, but the processes are started by devices=2: write {plain}"
     if train.monitor and train.monitor_mode is None:
         yield ("train.monitor", "train.monitor_mode"), "say which is better: train.monitor_mode=max or =min"
     if train.stop_early and not train.monitor:

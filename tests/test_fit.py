@@ -1,6 +1,8 @@
 """A LightningModule somebody brought: trained as it is, killed, carried on to the same bits, and blamed by its lines."""
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from instar import fit as stage
 from instar import prepare
 from instar.brought import Brought
 from instar.engine import deadline, faults
+from instar.engine.lightning import pace
 from instar.errors import Again, ConfigError, LearningError, RunError
 from instar.machine import Machine
 from instar.run import Run
@@ -125,6 +128,52 @@ def test_it_carries_on_to_the_same_bits_with_gradients_of_several_batches(tmp_pa
     assert same(fit(tmp_path, brought).run, whole.run)
 
 
+def test_a_signal_within_an_evaluation_costs_the_last_step_before_it(tmp_path, monkeypatch):
+    """The second evaluation of an epoch, with gradients of three batches; no save is due by time."""
+    monkeypatch.setattr(pace, "_WORTH", 0)
+    monkeypatch.setattr(pace, "_WORTH_SECONDS", 0.0)
+    brought = recipe(
+        train__every="1 h",
+        args={"mbatch_size": 8},
+        trainer__accumulate_grad_batches=3,
+        trainer__val_check_interval=7,
+        trainer__num_sanity_val_steps=0,
+    )
+    whole = fit(tmp_path, brought, run="whole")
+    assert [line["step"] for line in whole.run.metrics() if line["kind"] == "val"] == [7, 14, 22, 29, 37, 44]
+    with pytest.raises(Again):
+        fit(tmp_path, brought, fault="evaluate.batch:8:term")
+    stopped = Run(tmp_path / "run")
+    assert [line["step"] for line in stopped.metrics() if line["kind"] == "val"] == [7]
+    notes = Notes()
+    outcome = fit(tmp_path, brought, view=notes)
+    assert "resumed at epoch 0.8 from samples-000000000096" in notes.all  # after 12 of 14 batches: four steps of three
+    assert same(outcome.run, whole.run)
+    assert told(outcome.run) == told(whole.run)
+
+
+def test_the_last_step_before_an_evaluation_is_found():
+    """By trying every batch of two epochs, by Lightning's own rules."""
+    for epoch, every, accumulate in itertools.product((5, 12), (1, 3, 5, math.inf), (1, 2, 5)):
+        for earlier, over_all in ((0, False), (epoch, True), (2 * epoch, True)):
+            before = earlier if over_all else 0
+            ends = [b for b in range(1, epoch + 1) if b == epoch or (before + b) % every == 0]
+            for batch in range(epoch):
+                following = next(end for end in ends if end > batch)
+                expected = max((b for b in range(following) if b % accumulate == 0), default=0)
+                found = pace.last_before_an_evaluation(
+                    batch, epoch=epoch, every=every, accumulate=accumulate, earlier=before
+                )
+                assert found == expected
+    assert pace.last_before_an_evaluation(3, epoch=math.inf, every=math.inf, accumulate=1) == 0
+
+
+def test_a_save_that_falls_on_the_end_of_an_epoch_is_made_at_the_next_step(tmp_path):
+    run = fit(tmp_path, recipe(train__every="1 epochs", train__keep=9)).run
+    saved = [event["samples"] for event in run.events() if event["event"] == "saved"]
+    assert saved == [144, 272, 384]  # epochs of eight batches of 16, and the end
+
+
 def test_epochs_of_one_step_are_saved_at_their_end(tmp_path):
     brought = recipe(args={"mbatch_size": 120})
     whole = fit(tmp_path, brought, run="whole")
@@ -201,6 +250,73 @@ def test_a_new_run_takes_up_an_epoch_of_another(tmp_path, undisturbed):
     outcome = fit(tmp_path, again, run="again", view=notes)
     assert any("samples-000000000096" in note for note in notes.all)
     assert same(outcome.run, whole.run)
+
+
+def stages(session):
+    """As a user would write them: train, score the newest, test the best."""
+    session.fit()
+    session.validate("latest")
+    scores = session.test("best")
+    (session.run.path / "mine.txt").write_text(f"{scores['test_acc']:.6f} of {session.checkpoint('best').parent.name}")
+
+
+def stages_that_fail(session):
+    session.validate("no such file")
+
+
+def test_stages_of_ones_own_are_gone_through_and_resumed(tmp_path, undisturbed):
+    brought = recipe(task__stages="tests.test_fit.stages")
+    with pytest.raises(Again):
+        fit(tmp_path, brought, fault="step.end:13:term")
+    outcome = fit(tmp_path, brought)
+    assert outcome.state == "finished"
+    assert same(outcome.run, undisturbed.run)
+    assert outcome.scores["test"] == undisturbed.scores["test"]
+    assert outcome.run.scores("val").keys() >= {"val_acc", "val_loss"}
+    best = (outcome.run.checkpoints / "best").read_text().strip()
+    assert (outcome.run.path / "mine.txt").read_text() == f"{outcome.scores['test']['test_acc']:.6f} of {best}"
+
+
+def test_stages_of_ones_own_that_ask_for_nothing_there_are_told_so(tmp_path):
+    with pytest.raises(ConfigError, match="there is no checkpoint no such file"):
+        fit(tmp_path, recipe(task__stages="tests.test_fit.stages_that_fail"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("deepspeed_stage_2", r"trainer: Lightning refuses this: .*pip install -U deepspeed"),
+        ("fsdp", r"trainer: Lightning refuses this: The strategy `fsdp` requires a GPU accelerator"),
+        ("dpp", r"trainer: Lightning refuses this: .*dpp"),
+    ],
+)
+def test_a_strategy_that_cannot_be_here_is_refused_in_one_line(tmp_path, strategy, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        fit(tmp_path, recipe(trainer__strategy=strategy))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_strategy_that_starts_processes_is_refused_with_the_one_to_write():
+    with pytest.raises(ConfigError, match=r"is ddp_spawn_find_unused_parameters_true, but .*: write ddp_find_unused"):
+        recipe(trainer__strategy="ddp_spawn_find_unused_parameters_true")
+
+
+def test_every_strategy_that_lightning_names_is_known_to_go_or_to_be_refused():
+    """A new one of these should be looked at: does it start processes itself?"""
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    families = {name.split("_")[0] for name in StrategyRegistry.available_strategies()}
+    assert families - {"divided"} == {"ddp", "deepspeed", "fsdp", "single", "xla"}
+
+
+def test_a_folder_of_parts_is_no_file_to_begin_with(tmp_path):
+    brought = recipe(train__warm_start=str(tmp_path / "x"))
+    (tmp_path / "x" / "checkpoints" / "best-1" / "lightning.ckpt").mkdir(parents=True)
+    (tmp_path / "x" / "checkpoints" / "best").write_text("best-1")
+    with pytest.raises(
+        ConfigError, match=r"is a folder of the parts of several ranks. Make one file of it: python -m "
+    ):
+        fit(tmp_path, brought)
 
 
 def test_what_is_not_plain_needs_trust(tmp_path):

@@ -1,5 +1,6 @@
 """A baseline as people write it, ResNet-18 with loaders of its own: killed in real processes, and submitted as a job."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,10 +17,10 @@ ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.scenario
 
 
-def recipe(folder, definition):
+def recipe(folder, definition, module="baseline", **trainer):
     file = folder / "a baseline's recipe.yaml"
-    task = {"kind": "lightning_module", "module": "tests.fakes.own.baseline", "definition": definition}
-    trainer = {"max_epochs": 2, "log_every_n_steps": 2}
+    task = {"kind": "lightning_module", "module": f"tests.fakes.own.{module}", "definition": definition}
+    trainer = {"max_epochs": 2, "log_every_n_steps": 2, **trainer}
     train = {"monitor": "val_acc", "monitor_mode": "max", "every": "4 steps"}
     file.write_text(json.dumps({"task": task, "trainer": trainer, "train": train}), encoding="utf-8")
     return file
@@ -65,6 +66,24 @@ def test_two_ranks_end_in_the_same_bits(tmp_path):
     ended = codes(tmp_path, *train, "run=cut", faults=["step.end@1:3:term", "step.end@1:3:kill", ""])
     assert ended == [75, 75, 0]
     assert same(Run(tmp_path / "runs" / "whole"), Run(tmp_path / "runs" / "cut"))
+
+
+def test_two_ranks_that_hold_parts_of_the_weights_end_in_the_same_bits(tmp_path):
+    """FSDP2, by Lightning's ModelParallelStrategy; FSDP by its own name needs GPUs, and both torch and Lightning say so."""
+    train = ("train", recipe(tmp_path, "Divided", "divided", strategy="divided"), "device=cpu", "devices=2")
+    assert instar(tmp_path, *train, "run=whole").returncode == 0
+    assert codes(tmp_path, *train, "run=cut", faults=["step.end@1:5:term", "step.end@1:2:kill", ""]) == [75, 75, 0]
+    whole, cut = (Run(tmp_path / "runs" / name) for name in ("whole", "cut"))
+    assert [event["samples"] for event in cut.events() if event["event"] == "resumed"] == [160, 160]
+    assert parts(whole) == parts(cut) and len(parts(cut)) == 3
+    assert cut.scores("test")["test_acc"] == whole.scores("test")["test_acc"]
+
+
+def parts(run):
+    """The files of the newest save of parts."""
+    newest = run.checkpoints / (run.checkpoints / "latest").read_text().strip()
+    files = sorted((newest / "lightning.ckpt").iterdir())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.name != ".metadata"}
 
 
 def test_it_is_a_job_like_any_other(tmp_path):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -64,11 +64,16 @@ def _sealed(body: dict[str, Any]) -> str:
 def _entry(folder: Path, name: str) -> Entry:
     try:
         body = json.loads((folder / name / MANIFEST).read_bytes())
-        if body.pop("seal") != _sealed(body) or any("/" in file for file in body["files"]):
+        if body.pop("seal") != _sealed(body) or not all(map(_lies_within, body["files"])):
             return Entry(name)
         return Entry(name, body["number"], body["samples"], body["best"], body["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Entry(name)
+
+
+def _lies_within(file: str) -> bool:
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _sha256(path: Path) -> str:

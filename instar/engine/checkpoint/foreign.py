@@ -3,6 +3,8 @@
 checkpoints/samples-000000012345/lightning.ckpt state.json manifest.json
 checkpoints/best-000000011000/lightning.ckpt state.json manifest.json
 checkpoints/latest  checkpoints/best
+
+Where the ranks hold parts of the weights, lightning.ckpt is a folder of theirs.
 """
 
 import hashlib
@@ -50,7 +52,9 @@ def finish(temporary: Path, state: dict[str, Any], *, samples: int, best: bool, 
         number = 1 + max((entry.number for entry in entries.find(folder)), default=0)
         name = f"{BEST if best else entries.PREFIX}{samples:012d}"
         write_small(temporary / entries.STATE, json.dumps(state, indent=1).encode())
-        files = {file.name: _sums(file) for file in sorted(temporary.iterdir()) if file.is_file()}
+        # Some strategies write a folder of parts in place of the file.
+        parts = [file for file in sorted(temporary.rglob("*")) if file.is_file()]
+        files = {file.relative_to(temporary).as_posix(): _sums(file) for file in parts}
         body = {"number": number, "samples": samples, "best": best, "files": files}
         write_small(temporary / entries.MANIFEST, entries.seal(body))
         sync_folder(temporary)

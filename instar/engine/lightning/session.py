@@ -5,6 +5,7 @@ of a step (Lightning's own handler saves wherever the signal finds it); a save h
 the epoch, of every rank, so that an ordinary loader takes up in the middle of one.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,11 @@ class Session:
             if found is None:
                 raise ConfigError(f"train.warm_start: {path} is no run with a checkpoint")
             file = found / foreign.FILE
+        if file.is_dir():
+            raise ConfigError(
+                f"train.warm_start: {file} is a folder of the parts of several ranks. Make one file of it: "
+                f"python -m lightning.pytorch.utilities.consolidate_checkpoint {shlex.quote(str(file))}"
+            )
         weights = opened(file, trust=self.brought.task.trust)
         weights = weights.get("state_dict", weights)
         strict = self.brought.train.warm_start_strict
@@ -175,18 +181,19 @@ class Session:
         rank_zero_only.rank = world.rank  # type: ignore[attr-defined]
         defaults: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
         defaults |= {"strategy": "ddp"} if several else {}
-        return Trainer(
-            **(defaults | given),
-            accelerator="gpu" if world.device.type == "cuda" else "cpu",
-            devices=local,
-            num_nodes=nodes,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=None,
-            default_root_dir=self.run.path,
-            # Left to find them itself, Lightning would initialise MPI, which ends a process that no mpirun started.
-            plugins=[ranks],
-        )
+        with words.refused():
+            return Trainer(
+                **(defaults | given),
+                accelerator="gpu" if world.device.type == "cuda" else "cpu",
+                devices=local,
+                num_nodes=nodes,
+                callbacks=callbacks,
+                logger=False,
+                enable_checkpointing=None,
+                default_root_dir=self.run.path,
+                # Left to find them itself, Lightning would initialise MPI, which ends a process that no mpirun started.
+                plugins=[ranks],
+            )
 
 
 def made(brought: Brought) -> tuple[LightningModule, LightningDataModule | None]:

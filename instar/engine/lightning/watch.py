@@ -10,16 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from instar.engine import deadline, faults
-from instar.engine.checkpoint import foreign
-from instar.engine.lightning import gathered, words
+from instar.engine.lightning import gathered, saves, words
+from instar.engine.lightning.pace import Pace
 from instar.engine.lightning.resumable import Resumable, promise
 from instar.errors import Again, ConfigError
 
 if TYPE_CHECKING:
     from instar.engine.lightning.session import Session
-
-# A save before an evaluation, which cannot be broken off, is worth it where more work than so many saves is behind it.
-_WORTH = 50
 
 
 class Patience(Callback):
@@ -44,6 +41,7 @@ class Patience(Callback):
         self._leave_where_told()
 
     def _leave_where_told(self) -> None:
+        faults.point("evaluate.batch")
         self.session.watchdog.at(self.session.position.batches, "evaluating")
         told = deadline.reason(self.session.clock) is not None
         if any(self.session.world.agree([float(told)])):
@@ -54,7 +52,8 @@ class Watch(Patience, Checkpoint):
     """Counts, measures, saves and stops, each at the end of a step. A `Checkpoint`, so its hooks come after all others.
 
     A state is saved only where Lightning can take it up as if nothing had happened: at the end of a step that neither
-    an evaluation nor the end of the epoch follows. An epoch that has no such step is saved at its end.
+    an evaluation nor the end of the epoch follows. An epoch that has no such step is saved at its end. So an evaluation
+    that is broken off goes back to before it: one step, and what the save before it was not worth.
     """
 
     def __init__(self, session: "Session"):
@@ -68,9 +67,7 @@ class Watch(Patience, Checkpoint):
         self._rows = 1
         self._epoch_batches = 0
         self._log = 50
-        self._saved_at = time.monotonic()
-        self._save_seconds = 0.0
-        self._due: float = 0.0
+        self._pace = Pace(session)
         self._since = (time.monotonic(), 0)
         self._could_save = False
 
@@ -100,13 +97,8 @@ class Watch(Patience, Checkpoint):
             total = min(total, trainer.max_steps * trainer.accumulate_grad_batches)
         self._epoch_batches = int(length if length != float("inf") else total)
         self._log = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
-        if self.session.brought.train.every.is_time:
-            self._due = time.monotonic() + self.session.brought.train.every.seconds
-        else:
-            every = self.session.brought.train.every
-            lengths = {"epoch_samples": self._epoch_batches * self._rows, "batch": self._rows}
-            self._due = max(1, every.samples(**lengths, total=int(total) * self._rows) // self._rows)
-        self._saved_at = time.monotonic()
+        self._pace.begin(epoch_batches=self._epoch_batches, total_batches=total, rows=self._rows)
+        self._enter(trainer, loop.epoch_loop.batch_progress.current.ready)
         self._since = (time.monotonic(), session.position.batches)
         gathered.restore_metrics(pl_module, self.carried.get("metrics", {}))
         if session.world.rank == 0:
@@ -127,10 +119,15 @@ class Watch(Patience, Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._could_save = False
+        self._enter(trainer, 0)
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def _enter(self, trainer: Trainer, batch: int) -> None:
+        """An epoch goes on after so many batches."""
         self.epoch = trainer.current_epoch
         self.epoch_is_over = False
+        self._pace.look_ahead(trainer, batch)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self.session.watchdog.at(self.session.position.batches, "step")
 
     # --- every step ------------------------------------------------------------------------------------------------
@@ -147,24 +144,10 @@ class Watch(Patience, Checkpoint):
         if position.batches % self._log == 0:
             self._log_step(trainer, outputs)
         faults.point("step.end")
-        stop, save, worth = self._asked(trainer, batch_idx)
-        if (stop or save or worth) and self._is_resumable(trainer, batch_idx):
+        stop, save = self._pace.asked(batch_idx + 1)
+        if (stop or save) and self._is_resumable(trainer, batch_idx):
             self._could_save = True
             self._act(trainer, stop)
-
-    def _asked(self, trainer: Trainer, batch_idx: int) -> tuple[bool, bool, bool]:
-        """Whether to stop, whether a save is due, and whether one is worth it before an evaluation; on all ranks."""
-        stop = deadline.reason(self.session.clock) is not None
-        every = self.session.brought.train.every
-        batches = self.session.position.batches
-        save = time.monotonic() >= self._due if every.is_time else batches % int(self._due) == 0
-        worth = False
-        if batch_idx + 2 in (trainer.val_check_batch, trainer.num_training_batches):
-            worth = time.monotonic() - self._saved_at > max(1.0, _WORTH * self._save_seconds)
-        if self.session.world.size == 1:
-            return stop, save, worth
-        told = self.session.world.agree([float(stop), float(save), float(worth)])
-        return bool(told[0]), bool(told[1]), bool(told[2])
 
     def _is_resumable(self, trainer: Trainer, batch_idx: int) -> bool:
         loop = trainer.fit_loop
@@ -210,6 +193,7 @@ class Watch(Patience, Checkpoint):
             return
         values = _numbers(trainer._logger_connector.metrics["log"])
         self._judge(trainer, values, kind="val")
+        self._pace.look_ahead(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
         self._since = (time.monotonic(), self.session.position.batches)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -221,8 +205,8 @@ class Watch(Patience, Checkpoint):
         else:
             self._judge(trainer, _numbers(trainer._logger_connector.metrics["log"]), kind="val")
         if not self._could_save and not self._has_steps_to_save(trainer):
-            stop, save, _ = self._asked(trainer, -9)
-            if stop or save or self.session.brought.train.every.is_time is False:
+            stop, save = self._pace.asked(0)
+            if stop or save:
                 self._act(trainer, stop)
 
     def _has_steps_to_save(self, trainer: Trainer) -> bool:
@@ -253,21 +237,7 @@ class Watch(Patience, Checkpoint):
         self._write(kind, {**values, **({} if loss is None else {"loss": loss})}, best=improved)
         session.view.epoch(session.metrics.last, best=improved)
         if improved:
-            self._keep_best(trainer)
-
-    def _keep_best(self, trainer: Trainer) -> None:
-        target = foreign.begin(self.session.run.checkpoints, self._samples())
-        trainer.save_checkpoint(target / foreign.FILE, weights_only=True)
-        if self.session.world.rank == 0:
-            state = {"best": self.session.position.best}
-            foreign.finish(
-                target,
-                state,
-                samples=self._samples(),
-                best=True,
-                keep=self.session.brought.train.keep,
-                held=self.session.held(),
-            )
+            saves.keep_best(session, trainer, samples=self._samples())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -276,36 +246,8 @@ class Watch(Patience, Checkpoint):
         self.epoch_is_over = True
         self._save(trainer)
 
-    # --- saving ----------------------------------------------------------------------------------------------------
-
     def _save(self, trainer: Trainer) -> None:
-        session = self.session
-        begun, samples = time.monotonic(), self._samples()
-        target = foreign.begin(session.run.checkpoints, samples)
-        faults.point("save.copy")
-        trainer.save_checkpoint(target / foreign.FILE)
-        if session.world.rank == 0:
-            session.metrics.sync()
-            state = {
-                "samples": samples,
-                "batches": session.position.batches,
-                "epoch": self._epochs(),
-                "best": session.position.best,
-                "metrics_bytes": session.metrics.length,
-            }
-            saved = foreign.finish(
-                target, state, samples=samples, best=False, keep=session.brought.train.keep, held=session.held()
-            )
-            seconds = time.monotonic() - begun
-            size = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
-            facts = {"checkpoint": saved.name, "samples": samples, "seconds": round(seconds, 3), "bytes": size}
-            session.run.log_event("saved", rank=0, **facts)
-        faults.point("save.handed")
-        self._save_seconds = time.monotonic() - begun
-        session.clock.saved(self._save_seconds)
-        self._saved_at = time.monotonic()
-        if session.brought.train.every.is_time:
-            self._due = self._saved_at + session.brought.train.every.seconds
+        self._pace.saved(saves.save(self.session, trainer, samples=self._samples(), epochs=self._epochs()))
 
     def running(self) -> dict[str, Any]:
         """What the metrics of this epoch have gathered so far, on this rank."""

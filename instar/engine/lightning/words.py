@@ -48,9 +48,16 @@ def blaming(what: str) -> Iterator[None]:
     except Exception as error:
         if definition.line_of(error.__traceback__):
             raise LearningError(f"{definition.blame(error)} (while {what})") from error
-        if isinstance(error, TypeError | ValueError) and "Trainer" in str(error.__traceback__ and error):
-            raise ConfigError(f"trainer: {first(error)}") from error
         raise
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Say in one line what Lightning's Trainer refuses, or lacks, while it is made."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: Lightning refuses this: {first(error)}") from error
 
 
 @contextmanager
