@@ -26,17 +26,13 @@ from instar.errors import ConfigError
 from instar.networks import Encoder, Learner
 from instar.settings import Settings as Base
 from instar.settings import Span
+from instar.tasks._unlabelled import ahead, alarms, curves, measure, scores, sections, stored  # noqa: F401
 from instar.validation import conflict
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    import numpy as np
     from torch import Tensor
 
     from instar.plan import Plan, Progress
-    from instar.report.blocks import Section
-    from instar.vectors import Vectors
 
 needs = frozenset({"image"})
 READER = "image_pair"
@@ -117,7 +113,7 @@ class Dino(Learner):
         from torch import nn
 
         from instar.tasks import _dino
-        from instar.tasks._unlabelled import Eyes
+        from instar.tasks._eyes import Eyes
 
         head = _dino.Head(
             encoder.num_features,
@@ -270,52 +266,3 @@ def learner(settings: Settings, encoders: Mapping[str, Encoder], plan: "Plan") -
                 f"timm also need model.args.dynamic_img_size=true), or task.local.count=0."
             ) from error
     return Dino(settings, encoder, plan)
-
-
-def measure(columns: "Mapping[str, np.ndarray]") -> dict[str, float]:
-    """What is watched while training: retrieval, spread, rank, cosine, and kNN where there are classes."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.measure(columns)
-
-
-def alarms(line: Mapping[str, Any]) -> list[str]:
-    """What a person must know of an evaluation at once."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.alarms(line)
-
-
-def curves() -> tuple[str, ...]:
-    """Scores that the page draws over epochs, beside the metric."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.CURVES
-
-
-def stored() -> "ModuleType":
-    """The noun that predictions are stored as."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.stored()
-
-
-def scores(predictions: "Vectors") -> dict[str, Any]:
-    """All scores of vectors, by name; METRIC is among them."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.scores(predictions)
-
-
-def ahead(first: "Vectors", second: "Vectors") -> tuple[float, float, float]:
-    """By how much METRIC is higher in `second`, on the same rows, with the interval of that difference."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.ahead(first, second)
-
-
-def sections(predictions: "Vectors", scores: Mapping[str, Any]) -> "list[Section]":
-    """What the run page shows of vectors; the first section, which has no title, opens the page."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.sections(predictions, scores)

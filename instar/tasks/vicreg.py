@@ -22,17 +22,13 @@ from instar.errors import ConfigError
 from instar.networks import Encoder, Learner
 from instar.settings import Settings as Base
 from instar.settings import Shelf
+from instar.tasks._unlabelled import ahead, alarms, curves, measure, scores, sections, stored  # noqa: F401
 from instar.validation import conflict
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    import numpy as np
     from torch import Tensor
 
     from instar.plan import Plan, Progress
-    from instar.report.blocks import Section
-    from instar.vectors import Vectors
 
 needs = frozenset({"image"})
 READER = "image_pair"
@@ -77,7 +73,7 @@ class Vicreg(Learner):
         from torch import nn
 
         from instar.tasks import _projector
-        from instar.tasks._unlabelled import Eyes
+        from instar.tasks._eyes import Eyes
 
         self.module = nn.ModuleDict(
             {
@@ -96,7 +92,7 @@ class Vicreg(Learner):
         import torch
 
         from instar.tasks import _gather, _vicreg
-        from instar.tasks._unlabelled import views
+        from instar.tasks._eyes import views
 
         pairs = [(name, view) for name in self._names for view in views(batch, name)]
         left, right = (self._projected(view, name) for name, view in pairs)
@@ -120,7 +116,7 @@ class Vicreg(Learner):
 
     def summary(self, counts: "Mapping[str, Tensor]") -> dict[str, float]:
         """How far the two encoders' weights are apart, where they could be the same."""
-        from instar.tasks._unlabelled import distance
+        from instar.tasks._eyes import distance
 
         networks: Any = self.module["encoders"]  # type: ignore[index]
         apart = distance(*networks.values()) if len(self._names) == 2 else None
@@ -159,52 +155,3 @@ def learner(settings: Settings, encoders: Mapping[str, Encoder], plan: "Plan") -
             f"least {2 * plan.devices}."
         )
     return Vicreg(settings, encoders, plan)
-
-
-def measure(columns: "Mapping[str, np.ndarray]") -> dict[str, float]:
-    """What is watched while training: retrieval, spread, rank, cosine, and kNN where there are classes."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.measure(columns)
-
-
-def alarms(line: Mapping[str, Any]) -> list[str]:
-    """What a person must know of an evaluation at once."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.alarms(line)
-
-
-def curves() -> tuple[str, ...]:
-    """Scores that the page draws over epochs, beside the metric."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.CURVES
-
-
-def stored() -> "ModuleType":
-    """The noun that predictions are stored as."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.stored()
-
-
-def scores(predictions: "Vectors") -> dict[str, Any]:
-    """All scores of vectors, by name; METRIC is among them."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.scores(predictions)
-
-
-def ahead(first: "Vectors", second: "Vectors") -> tuple[float, float, float]:
-    """By how much METRIC is higher in `second`, on the same rows, with the interval of that difference."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.ahead(first, second)
-
-
-def sections(predictions: "Vectors", scores: Mapping[str, Any]) -> "list[Section]":
-    """What the run page shows of vectors; the first section, which has no title, opens the page."""
-    from instar.tasks import _unlabelled
-
-    return _unlabelled.sections(predictions, scores)
