@@ -124,8 +124,33 @@ def check_samples(opened: Any, rows: Any, *, gives: frozenset[str]) -> None:
         assert np.array_equal(sure, still), f"{name} is the same at every evaluation"
         sent = pickle.loads(pickle.dumps(opened))  # noqa: S301 - what we pickled ourselves
         assert np.array_equal(np.asarray(sent.read(last, None)[name]), sure), f"{name} is the same in another process"
+    for row, sample in enumerate(samples[:8]):
+        check_places(opened, row, keyed(0, 0, row), sample)
     named = {str(rows.ids[last]), rows.path(last).name}
     assert any(name in opened.name(last) for name in named), f"name(row) says which sample it is: {' or '.join(named)}"
+
+
+def check_places(opened: Any, row: int, draw: Any, sample: Mapping[str, Any]) -> None:
+    """A reader that puts arrays into their places puts there what `read` gives.
+
+    draw     a generator as the one that the sample was read with
+    sample   what `read` gave
+    """
+    import numpy as np
+
+    places = {name: np.zeros_like(value) for name, value in sample.items() if np.ndim(value)}
+    state = draw.bit_generator.state
+    for name in ("read_into", "begin"):
+        draw.bit_generator.state = state
+        does = getattr(opened, name, None)
+        if name == "begin" and does is not None:
+            does = does(row, draw)
+        if does is None:
+            continue
+        rest = does(places) if name == "begin" else does(row, draw, places)
+        assert {*places, *rest} == set(sample), f"{name} gives {sorted(sample)}, not {sorted({*places, *rest})}"
+        for column, value in {**places, **rest}.items():
+            assert np.array_equal(value, sample[column]), f"{name} gives the {column} that read gives"
 
 
 def check_gone(opened: Any, rows: Any, row: int) -> None:

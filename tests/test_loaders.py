@@ -19,6 +19,7 @@ from instar.engine.loading import cores, loaders, workers
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.loading.loaders import eval_stream, keyed, train_stream
 from instar.engine.loading.order import Order
+from instar.engine.loading.steps import Draws
 from instar.errors import DataError
 
 ROWS, BATCH, TOTAL = 50, 8, 120
@@ -123,6 +124,46 @@ def test_a_row_that_comes_again_is_varied_anew():
     assert len(drawn) == 4
     assert np.array_equal(keyed(3, 1, 7, 2).random(5), keyed(3, 1, 7, 2).random(5))
     assert len({float(keyed(0, 0, row, repeat, tried).random()) for row, repeat, tried in np.ndindex(9, 9, 9)}) == 729
+
+
+def test_one_generator_set_anew_draws_what_a_new_one_draws():
+    draws = Draws(seed=2**62)
+    for key in [(0, 7, 0, 0), (0, 8, 1, 2), (5, 7, 0, 0), (0, 7, 0, 0)]:
+        again, new = draws.of(*key), keyed(2**62, *key)
+        assert np.array_equal(again.integers(0, 256, 5, np.uint8), new.integers(0, 256, 5, np.uint8))  # leaves a half
+        assert np.array_equal(again.random(9), new.random(9))
+
+
+class Beginner(Painter):
+    """One that says what it will do before it does it, of every row but each third; every fourth fails at one of both."""
+
+    def begin(self, row, draw):
+        if row % 3 == 0:
+            return None
+        if row % 8 == 4:
+            raise DataError("it could not begin")
+        sample = self.read(row, draw) if row % 8 else None
+
+        def put(places):
+            if sample is None:
+                raise DataError(f"row {row} is torn")
+            places["image"][...] = sample.pop("image")
+            return sample
+
+        return put
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_rows_that_are_begun_before_the_first_is_done_are_what_they_would_be(num_workers):
+    torn = [row for row in range(ROWS) if row % 8 == 0]
+    batches = list(stream(Beginner(bad=torn), workers=num_workers))
+    plain = list(stream(Painter(bad=torn)))
+    assert content(batches) == content(plain)
+    assert [batch["bad"] for batch in batches] == [batch["bad"] for batch in plain]
+    assert any(batch["bad"] for batch in plain)
+    rows = np.arange(ROWS)
+    ours, theirs = ([*eval_stream(reader, rows, batch=7)] for reader in (Beginner(bad=torn), Painter(bad=torn)))
+    assert content(ours) == content(theirs) and [one["bad"] for one in ours] == [one["bad"] for one in theirs]
 
 
 def test_a_stream_leaves_the_random_state_of_the_training_alone():

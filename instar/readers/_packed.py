@@ -11,19 +11,34 @@ from instar import packed
 from instar.packed import Packed
 from instar.readers import _masks
 from instar.readers import _pixels as pixels
-from instar.readers._pixels import Form
+from instar.readers._pixels import Form, Show
 from instar.readers._views import View
 
 
-def viewed(pack: Packed, row: int, choose: Callable[[int, int], View], form: Form) -> np.ndarray:
+def viewed(
+    pack: Packed, row: int, choose: Callable[[int, int], View], form: Form, into_HWC: np.ndarray | None = None
+) -> np.ndarray:
     """The chosen view of a packed row, uint8 of size x size x channels.
 
+    into_HWC   where it may be put, if that spares a copy; otherwise it is a new array
     Raises DataError where its bytes are not those that were packed, and BadImage where they are no image.
+    """
+    show = begun(pack, row, choose, form)
+    if show is not None:
+        return show(into_HWC)
+    data = pack.checked(row)
+    return pixels.viewed(pixels.of_bytes(data), choose, form, data=data)
+
+
+def begun(pack: Packed, row: int, choose: Callable[[int, int], View], form: Form) -> Show | None:
+    """What will show the view of a packed row that is chosen now; None where more of it must be looked at for that.
+
+    Raises as `viewed` does.
     """
     data = pack.checked(row)
     if pack.about.payload in (packed.ORIGINAL, packed.JPEG256) and data[:6] != b"\x93NUMPY":
-        return pixels.viewed(pixels.of_bytes(data), choose, form, data=data)
-    return pixels.viewed_array(pack.array(row, data), choose, form)
+        return pixels.begun(data, choose, form)
+    return pixels.begun_array(pack.array(row, data), choose, form)
 
 
 def mask_values(pack: Packed, row: int, *, colours: bool) -> np.ndarray:

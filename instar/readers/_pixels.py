@@ -44,6 +44,7 @@ MOST_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB in RGB
 
 Colour = tuple[int, int, int]
 Span = tuple[float, float]
+Show = Callable[[np.ndarray | None], np.ndarray]  # puts a view into an array, or gives a new one
 
 # Above its limit Pillow warns, and only refuses at twice that. A bomb is refused.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -83,14 +84,46 @@ class Form:
     span: Span | None = None
 
 
-def read(path: str | Path, choose: Callable[[int, int], View], form: Form) -> np.ndarray:
+def read(
+    path: str | Path, choose: Callable[[int, int], View], form: Form, into_HWC: np.ndarray | None = None
+) -> np.ndarray:
     """The chosen view of an image file, uint8 of size x size x channels.
 
-    choose   from width and height of the upright image to the view of it
+    choose     from width and height of the upright image to the view of it
+    into_HWC   where it may be put, if that spares a copy; otherwise it is a new array
     Raises BadImage where the file cannot be read as an image.
     """
-    data = bytes_of(path)
-    return viewed(of_bytes(data), choose, form, data=data)
+    return viewed_bytes(bytes_of(path), choose, form, into_HWC)
+
+
+def viewed_bytes(
+    data: bytes | memoryview,
+    choose: Callable[[int, int], View],
+    form: Form,
+    into_HWC: np.ndarray | None = None,
+) -> np.ndarray:
+    """The chosen view of an image in the bytes of its file. See `read`."""
+    show = begun(data, choose, form)
+    return viewed(of_bytes(data), choose, form, data=data) if show is None else show(into_HWC)
+
+
+def begun(data: bytes | memoryview, choose: Callable[[int, int], View], form: Form) -> Show | None:
+    """What will show the view that is chosen now, of an ordinary JPEG; None for others."""
+    size = _jpeg.ordinary(data)
+    if size is None or not 0 < size[0] * size[1] <= MOST_PIXELS:
+        return None
+    return partial(_ordinary, data, size, choose(*size[:2]), form)
+
+
+def _ordinary(
+    data: bytes | memoryview, size: tuple[int, int, int], view: View, form: Form, into_HWC: np.ndarray | None
+) -> np.ndarray:
+    if view.frame is None:
+        with problems_named():
+            seen = _of_jpeg(size, data, view.box, view, form, into_HWC=into_HWC)
+        if seen is not None:
+            return seen
+    return viewed(of_bytes(data), lambda width, height: view, form)
 
 
 def viewed(
@@ -108,7 +141,8 @@ def viewed(
             return _framed(image, view, orientation, form)
         box = _stored(view.box, orientation, image.size)
         if image.format == "JPEG" and image.mode in ("L", "RGB") and len(data):
-            seen = _of_jpeg(image, data, box, view, form, orientation=orientation)
+            size = (*image.size, len(image.mode))
+            seen = _of_jpeg(size, data, box, view, form, orientation=orientation)
             if seen is not None:
                 return seen
         part, box = _under_box(image, box, form, exact=view.exact)
@@ -116,25 +150,35 @@ def viewed(
 
 
 def _of_jpeg(
-    image: Image.Image, data: bytes | memoryview, box: Box, view: View, form: Form, *, orientation: int
+    size: tuple[int, int, int],
+    data: bytes | memoryview,
+    box: Box,
+    view: View,
+    form: Form,
+    *,
+    orientation: int = 1,
+    into_HWC: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """What Pillow would give, to the bit, with less decoded or in less time; None where no other library can."""
+    """What Pillow would give, to the bit, with less decoded or in less time; None where no other library can.
+
+    size   stored width and height, and values a pixel: 1 or 3
+    """
     scale = 1 if view.exact else _scale(box, form)
     box = _scaled(box, scale)
     left, top, right, bottom = map(int, box)
-    colours = 1 if image.mode == "L" else form.channels
+    colours = 1 if size[2] == 1 else form.channels
     quick = colours == form.channels and orientation not in _TURN and _is_quick(box, view, form)
     if not _jpeg.by_region():
-        whole = _jpeg.whole(data) if scale == 1 and image.mode == "RGB" and colours == 3 else None
+        whole = _jpeg.whole(data) if scale == 1 and size[2] == colours == 3 else None
         if whole is None or quick:
-            return None if whole is None else _varied(whole[top:bottom, left:right], view, form)
+            return None if whole is None else _varied(whole[top:bottom, left:right], view, form, into_HWC)
         return _shown(Image.fromarray(whole), box, view, form, orientation)
     if quick:
         cut_1HWC = np.empty((1, bottom - top, right - left, colours), np.uint8)
         filled = _jpeg.region(data, cut_1HWC[0], left=left, top=top, scale=scale)
-        return _resized(cut_1HWC, view, form) if filled else None
+        return _resized(cut_1HWC, view, form, into_HWC) if filled else None
     # Pillow resizes: in an image of full size, so that its sums are the same, of which only what it reads is filled.
-    width, height = -(-image.width // scale), -(-image.height // scale)
+    width, height = -(-size[0] // scale), -(-size[1] // scale)
     left, top, right, bottom = _reach(box, form.size, width, height)
     cut = np.empty((bottom - top, right - left, colours), np.uint8)
     if not _jpeg.region(data, cut, left=left, top=top, scale=scale):
@@ -152,17 +196,29 @@ def bytes_of(path: str | Path) -> bytes:
         return file.read()
 
 
-def viewed_array(array: np.ndarray, choose: Callable[[int, int], View], form: Form) -> np.ndarray:
-    """The chosen view of an array of H x W or H x W x C, of which only what is under the view is touched."""
+def viewed_array(
+    array: np.ndarray, choose: Callable[[int, int], View], form: Form, into_HWC: np.ndarray | None = None
+) -> np.ndarray:
+    """The chosen view of an array of H x W or H x W x C: only what is under it is touched. See `read`."""
+    return begun_array(array, choose, form)(into_HWC)
+
+
+def begun_array(array: np.ndarray, choose: Callable[[int, int], View], form: Form) -> Show:
+    """What will show the view that is chosen now, of an array."""
     height, width = array.shape[:2]
-    view = choose(width, height)
+    return partial(_array_shown, array, choose(width, height), form)
+
+
+def _array_shown(array: np.ndarray, view: View, form: Form, into_HWC: np.ndarray | None) -> np.ndarray:
+    height, width = array.shape[:2]
     with problems_named():
         if view.frame is not None:
             return _framed(of_array(array), view, 1, form)
         colours = array.shape[2] if array.ndim == 3 else 1
         if array.dtype == np.uint8 and colours == form.channels and _is_quick(view.box, view, form):
             left, top, right, bottom = map(int, view.box)
-            return _varied(array[top:bottom, left:right].reshape(bottom - top, right - left, colours), view, form)
+            cut = array[top:bottom, left:right].reshape(bottom - top, right - left, colours)
+            return _varied(cut, view, form, into_HWC)
         left, top, right, bottom = _reach(view.box, form.size, width, height)
         box = (view.box[0] - left, view.box[1] - top, view.box[2] - left, view.box[3] - top)
         part, box = _under_box(of_array(array[top:bottom, left:right]), box, form, exact=view.exact)
@@ -222,40 +278,50 @@ def _is_quick(box: Box, view: View, form: Form) -> bool:
     It takes boxes of whole pixels, whose outermost it does not average with those outside. It is not worth it for tiny
     images; where more than 4 pixels become one, Pillow averages blocks first.
     """
-    width, height = box[2] - box[0], box[3] - box[1]
-    whole = all(side == int(side) for side in box)
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    whole = left == int(left) and top == int(top) and right == int(right) and bottom == int(bottom)
     larger = form.size >= _WORTH_IT and max(width, height) <= 4 * form.size
     return not view.exact and whole and larger and not width == height == form.size
 
 
-def _varied(cut_HWC: np.ndarray, view: View, form: Form) -> np.ndarray:
+def _varied(cut_HWC: np.ndarray, view: View, form: Form, into_HWC: np.ndarray | None = None) -> np.ndarray:
     """As `_resized`, of a part of an array."""
-    return _resized(cut_HWC[None].copy(), view, form)
+    return _resized(cut_HWC[None].copy(), view, form, into_HWC)
 
 
-def _resized(cut_1HWC: np.ndarray, view: View, form: Form) -> np.ndarray:
+def _resized(cut_1HWC: np.ndarray, view: View, form: Form, into_HWC: np.ndarray | None = None) -> np.ndarray:
     """What lies under a box, uint8 of the form's channels, at the form's size and with all else its view asks for.
 
     cut_1HWC   in one piece and a batch of one from the start, or PyTorch would lay the result out by channels
+    into_HWC   where it is put, unless more is asked for than its being mirrored; a new array without
     """
     import torch  # only those who read images for a training wait for it
 
-    planes = torch.from_numpy(cut_1HWC).permute(0, 3, 1, 2)
-    resize = partial(torch.nn.functional.interpolate, mode="bilinear", antialias=True)
+    more = view.colour or view.corners or view.angle or view.offset != (0, 0) or view.shift != (0, 0)
+    mirrored = [axis for axis, asked in ((2, view.vflip), (3, view.hflip)) if asked and not more]
+    shape = (form.size, form.size, form.channels)
+    result_HWC = np.empty(shape, np.uint8) if into_HWC is None or more else into_HWC
+    whence, place = (
+        torch.from_numpy(array).permute(0, 3, 1, 2)
+        for array in (cut_1HWC, np.empty((1, *shape), np.uint8) if mirrored else result_HWC[None])
+    )
+    # What torch.nn.functional.interpolate(mode="bilinear", antialias=True) calls, which cannot be told where to put it.
+    resize = torch.ops.aten._upsample_bilinear2d_aa.out
     threads = torch.get_num_threads()
     if threads > 1:  # without workers; on a busy machine threads that share 0.2 ms of work wait 10 for each other
         torch.set_num_threads(1)
     try:
-        small = resize(planes, (form.size, form.size))[0].permute(1, 2, 0)
+        resize(whence, shape[:2], False, out=place)
     finally:
         if threads > 1:
             torch.set_num_threads(threads)
-    if view.colour or view.corners or view.angle or view.offset != (0, 0) or view.shift != (0, 0):
-        image = Image.fromarray(small.numpy() if form.channels == 3 else small.numpy()[..., 0])
-        return np.asarray(vary(image, view, form.fill)).reshape(form.size, form.size, form.channels)
-    mirrored = [axis for axis, asked in enumerate((view.vflip, view.hflip)) if asked]
-    # Ten times as fast as NumPy's slice, which copies three bytes at a time.
-    return np.ascontiguousarray((small.flip(mirrored) if mirrored else small).numpy())
+    if more:
+        image = Image.fromarray(result_HWC if form.channels == 3 else result_HWC[..., 0])
+        return np.asarray(vary(image, view, form.fill)).reshape(shape)
+    if mirrored:  # ten times as fast as NumPy's slice, which copies three bytes at a time
+        result_HWC[...] = place.flip(mirrored)[0].permute(1, 2, 0).numpy()
+    return result_HWC
 
 
 def of_bytes(data: bytes | memoryview) -> Image.Image:

@@ -8,7 +8,8 @@ recipes. Definitions and ranges are torchvision's, https://docs.pytorch.org/visi
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # reading a recipe must not load NumPy, nor an exported model pydantic
@@ -75,6 +76,18 @@ class Frame:
     roll: int = 0
 
 
+def once(choose: Callable[[int, int], View]) -> Callable[[int, int], View]:
+    """The same choice however often it is asked for, so that a second try to read an image does not draw anew."""
+    chosen: View | None = None
+
+    def remembered(width: int, height: int) -> View:
+        nonlocal chosen
+        chosen = chosen or choose(width, height)
+        return chosen
+
+    return remembered
+
+
 def evaluation(settings: Geometry, width: int, height: int) -> View:
     """What evaluation sees of an image: the same every time."""
     if settings.crop == "squash":
@@ -95,7 +108,7 @@ def training(settings: "Augment", width: int, height: int, draw: "Generator") ->
     offset = (0, 0)
     if settings.crop == "pad":
         offset = (_whole(-settings.pad, settings.pad, draw), _whole(-settings.pad, settings.pad, draw))
-    return _varied(View(box, exact, offset), settings, size, size, draw)
+    return _varied(box, settings, (size, size), draw, exact=exact, offset=offset)
 
 
 def everything(settings: Geometry, width: int, height: int) -> View:
@@ -123,7 +136,7 @@ def _of_all(settings: "Augment", width: int, height: int, draw: "Generator") -> 
     roll = _whole(0, width - 1, draw) if settings.roll else 0
     if settings.crop == "whole":
         frame = Frame((height, width), (width, height), roll=roll)
-        return _varied(View((0, 0, width, height), exact=True, frame=frame), settings, width, height, draw)
+        return _varied((0, 0, width, height), settings, (width, height), draw, exact=True, frame=frame)
     size, (low, high) = settings.size, settings.zoom
     zoom = _between(low, high, draw) if low < high else low
     across, down = min(size / zoom, width), min(size / zoom, height)
@@ -135,13 +148,27 @@ def _of_all(settings: "Augment", width: int, height: int, draw: "Generator") -> 
     # An image smaller than the window lies somewhere in it.
     place = (_whole(0, size - lands[0], draw), _whole(0, size - lands[1], draw))
     box = (left, top, min(left + across, width), min(top + down, height))
-    return _varied(View(box, exact=True, frame=Frame((size, size), lands, place, roll)), settings, size, size, draw)
+    frame = Frame((size, size), lands, place, roll)
+    return _varied(box, settings, (size, size), draw, exact=True, frame=frame)
 
 
-def _varied(view: View, settings: "Augment", width: int, height: int, draw: "Generator") -> View:
-    """The view with all that is done after its crop, which gives an image of width x height."""
-    return replace(
-        view,
+def _varied(
+    box: Box,
+    settings: "Augment",
+    size: tuple[int, int],
+    draw: "Generator",
+    *,
+    exact: bool,
+    offset: tuple[int, int] = (0, 0),
+    frame: Frame | None = None,
+) -> View:
+    """The view of a box with all that is done after the crop, which gives an image of this width and height."""
+    width, height = size
+    return View(
+        box,
+        exact=exact,
+        offset=offset,
+        frame=frame,
         hflip=_chance(settings.hflip, draw),
         vflip=_chance(settings.vflip, draw),
         corners=(

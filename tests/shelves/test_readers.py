@@ -53,13 +53,10 @@ def test_a_reader_says_what_it_gives_and_how_it_is_set(kind):
     assert module.Settings().kind == kind
 
 
-def test_samples_keep_the_contract_that_outsiders_test_theirs_by(opened):
+def test_samples_keep_the_contract_that_outsiders_test_theirs_by(opened, request):
     reader, rows = opened
-    testing.check_samples(reader, rows, gives=plugins.load("readers", kind_of(reader)).gives)
-
-
-def kind_of(reader):
-    return reader.__module__.rpartition(".")[2]
+    kind = request.node.callspec.params["opened"]
+    testing.check_samples(reader, rows, gives=plugins.load("readers", kind).gives)
 
 
 @pytest.mark.parametrize("kind", plugins.kinds("readers"))
