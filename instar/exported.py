@@ -144,8 +144,8 @@ def load(path: str | Path, *, threads: int | None = None, trust: bool = False, k
         ) from error
     if not document:
         raise ExportError(
-            f"{file}: has no contract, so nobody knows what it takes. It was not made by instar export, or something "
-            f"has rewritten it."
+            f"{file}: has no contract, so nobody knows what it takes. It was not made by instar export, was not copied "
+            f"whole, or something has rewritten it."
         )
     return Model(contracts.read(document, where=str(file)), compute, where=str(file))
 
