@@ -91,6 +91,8 @@ def steps(contract: Contract) -> list[str]:
         told.append("It answers one probability a class, 0 to 1, in the order of the labels. They sum to 1.")
     elif contract.answers == PIXELS:
         told.append("It answers the number of each pixel's class (mask), and the probability of each class.")
+        if contract.dtype == "uint8" and (contract.width or contract.crop not in ("window", "whole")):
+            told.append("Resize the mask to the size of the image: each pixel the nearest.")
     else:
         told.append("It answers one vector an image.")
     return told

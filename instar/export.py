@@ -6,12 +6,9 @@ give the file its name. Converting and asking happen in processes of their own.
 
 import hashlib
 import json
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +16,17 @@ from typing import Any
 import numpy as np
 
 from instar import contract as contracts
-from instar import exported, packed, phones, plugins
-from instar.contract import PIXELS, Contract
-from instar.engine import build, trained
+from instar import exported, phones, plugins
+from instar.contract import Contract
+from instar.engine import trained
 from instar.engine.exporting import child, convert, measure, proof
 from instar.engine.exporting.proof import Gate
-from instar.engine.trained import Trained
-from instar.errors import DataError, ExportError, InstarError
-from instar.machine import Machine
-from instar.manifest import Manifest
+from instar.engine.exporting.question import Question, ask
+from instar.engine.exporting.workshop import named, workshop
+from instar.errors import ExportError, InstarError
 from instar.run import Run, write_atomically
 
 CARD = "card.json"
-_MOST_BYTES = 1 << 30  # of PyTorch's answers, kept while formats are compared with them
-_REPEATS = 50
 
 
 @dataclass(frozen=True)
@@ -80,79 +74,11 @@ def export(
         plugins.load("exporters", kind)
     learnt = trained.load(run, checkpoint=options.checkpoint)
     manifest = trained.manifest(run)
-    with _workshop(run) as shop:
+    with workshop(run) as shop:
         told("asking PyTorch")
-        question = _question(learnt, manifest, options, shop)
+        rows, calibration, threads = options.rows, options.calibration, options.threads
+        question = ask(learnt, manifest, rows=rows, calibration=calibration, threads=threads, shop=shop)
         return [_made(run, kind, question=question, options=options, shop=shop, told=told) for kind in to]
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """What both are asked, and what PyTorch said.
-
-    images        one file a row;  truth  the class of each, or its mask
-    answers       folder with what PyTorch said
-    calibration   images for int8
-    ours          seconds of one image through PyTorch, several times
-    """
-
-    learnt: Trained
-    contract: Contract
-    split: str
-    images: list[str]
-    truth: list[Any]
-    answers: Path
-    calibration: list[str]
-    ours: list[float]
-
-
-def _question(learnt: Trained, manifest: Manifest, options: Options, shop: Path) -> _Question:
-    import torch
-
-    split = next((name for name in ("test", "val", "train") if len(manifest.rows(name))), "")
-    if not split:
-        raise DataError(f"{learnt.run.path}: its manifest has no rows, so nothing can be compared.")
-    contract = trained.contract(learnt)
-    reader = build.reader(learnt.experiment, manifest, Machine(device="cpu", workers=0))
-    of_field = trained.is_field(learnt.experiment)
-    answers = shop / "pytorch"
-    answers.mkdir()
-    images: list[str] = []
-    truth: list[Any] = []
-    wrong, used = "", 0
-    torch.set_num_threads(options.threads)
-    seconds: list[float] = []
-    for row in _spread(manifest.rows(split), options.rows):
-        try:
-            sample = reader.read(row, None)
-        except (DataError, OSError) as error:
-            wrong = f"{manifest.ids[row]}: {error}"
-            continue
-        said = _said(learnt, sample["image"])
-        measure.keep(said, answers, len(images))
-        images.append(_file_of(manifest, row, shop, reader=reader, of_field=of_field))
-        truth.append(sample.get("mask", sample["label"]))
-        if not seconds:
-            seconds = measure.latency(lambda: _said(learnt, sample["image"]), repeats=_REPEATS)  # noqa: B023
-        used += sum(value.nbytes for value in said.values())
-        if used > _MOST_BYTES:
-            break
-    if not images:
-        raise DataError(f"not one of the {split} rows can be read. {wrong}")
-    if contract.answers == PIXELS:  # formats of one size take that of most rows
-        height, width = _most_frequent([one.shape[:2] for one in _looked_at(images, contract)])
-        contract = replace(contract, height=height, width=width)
-    rows = _spread(manifest.rows("val" if len(manifest.rows("val")) else "train"), options.calibration)
-    seen = [_file_of(manifest, row, shop, reader=reader, of_field=of_field) for row in rows]
-    return _Question(learnt, contract, split, images, truth, answers, seen, seconds)
-
-
-def _said(learnt: Trained, image_HWC: np.ndarray) -> dict[str, np.ndarray]:
-    import torch
-
-    with torch.inference_mode():
-        outputs = learnt.learner.answer(torch.from_numpy(np.array(image_HWC)[None]))
-    return {name: value[0].numpy() for name, value in outputs.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +93,12 @@ class _Work:
     folder: Path
     file: Path
     contract: Contract
-    question: _Question
+    question: Question
     options: Options
 
 
 def _made(
-    run: Run, kind: str, *, question: _Question, options: Options, shop: Path, told: Callable[[str], None]
+    run: Run, kind: str, *, question: Question, options: Options, shop: Path, told: Callable[[str], None]
 ) -> Made:
     """One format: convert, ask, compare; only what passes gets its name."""
     label = kind.rpartition(".")[2] + ("" if options.stored == "float32" else f"-{options.stored}")
@@ -191,7 +117,7 @@ def _made(
         _judge(card)
         phones.write(work.file.parent, replace(contract, stored=options.stored), model=work.file.name)
         write_atomically(work.file.parent / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-        made = _named(run, label, work.file.parent)
+        made = named(run, label, work.file.parent)
     except InstarError as error:
         run.log_event("export_failed", format=label, reason=str(error))
         return Made(kind, None, {}, f"{error}{_kept_log(run, folder, label)}")
@@ -201,7 +127,7 @@ def _made(
     return Made(kind, made, card)
 
 
-def _agreed(kind: str, question: _Question, options: Options) -> tuple[Contract, str]:
+def _agreed(kind: str, question: Question, options: Options) -> tuple[Contract, str]:
     """The contract for a format, and how its files end. Raises ExportError where the format cannot do what is asked."""
     exporter = plugins.load("exporters", kind)
     if options.stored not in exporter.STORES:
@@ -236,7 +162,7 @@ def _card(work: _Work) -> dict[str, Any]:
     """Everything that was measured of an exported file."""
     answers, question, threads = work.folder / "answers", work.question, work.options.threads
     answers.mkdir()
-    request = measure.Request(str(work.file), work.kind, question.images, str(answers), threads, _REPEATS)
+    request = measure.Request(str(work.file), work.kind, question.images, str(answers), threads, measure.REPEATS)
     _child(work, "measure", request, what=f"the {work.kind} file")
     seconds = json.loads((answers / "seconds.json").read_text(encoding="utf-8"))
     rows = len(question.images)
@@ -266,9 +192,11 @@ def _judge(card: dict[str, Any]) -> None:
     """Raises ExportError where the answers are others."""
     wrong = proof.failures(card, Gate(**card["gate"]))
     if wrong:
+        other = " Or write quantise=fp16, which keeps half the size." if card["stored"] == "int8" else ""
         raise ExportError(
             f"the {card['label']} file does not answer as PyTorch does, so it was thrown away: {'; '.join(wrong)} "
             f"({card['rows']} {card['split']} rows). If that is good enough for you, say so with agree= and drop=."
+            f"{other}"
         )
 
 
@@ -292,7 +220,7 @@ def _kept_log(run: Run, folder: Path, label: str) -> str:
     return f" What it printed is in {kept}."
 
 
-def _already(run: Run, label: str, question: _Question, options: Options) -> tuple[Path, dict[str, Any]] | None:
+def _already(run: Run, label: str, question: Question, options: Options) -> tuple[Path, dict[str, Any]] | None:
     """An export of the same weights that was held to the same."""
     for card in run.cards():
         same = (card.get("label"), card.get("checkpoint"), card.get("split"), card.get("rows"), card.get("gate"))
@@ -301,33 +229,6 @@ def _already(run: Run, label: str, question: _Question, options: Options) -> tup
         if same == wanted and file.is_file() and file.stat().st_size == card.get("bytes"):
             return file.parent, card
     return None
-
-
-def _named(run: Run, label: str, folder: Path) -> Path:
-    """Give a finished folder its name, which no other export has."""
-    for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
-    number = 1
-    while True:
-        target = run.exports / (label if number == 1 else f"{label}-{number}")
-        # A rename onto a folder that is not empty fails, so nobody's files are ever replaced.
-        with suppress(OSError):
-            if not target.exists():
-                folder.rename(target)
-                _sync(run.exports)
-                return target
-        number += 1
-        if number > 10**4:
-            raise ExportError(f"{target}: cannot be written")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _child(work: _Work, name: str, request: Any, *, what: str) -> None:
@@ -350,63 +251,5 @@ def _rows(folder: Path, number: int) -> Iterator[dict[str, np.ndarray]]:
             yield {name: outputs[name] for name in outputs.files}
 
 
-def _spread(rows: np.ndarray, most: int) -> list[int]:
-    """At most so many rows, evenly spaced."""
-    number = min(most, len(rows))
-    return rows[np.linspace(0, len(rows) - 1, number).round().astype(int)].tolist() if number else []
-
-
-def _file_of(manifest: Manifest, row: int, shop: Path, *, reader: Any, of_field: bool) -> str:
-    """A file with what an app would hand over for a row: the row's own, or one that is written from what it is."""
-    path = manifest.path(row)
-    if not of_field and path.is_file():
-        return str(path.resolve())
-    place = shop / "rows"
-    place.mkdir(exist_ok=True)
-    file = place / f"{row:09d}.npy"
-    if of_field:
-        np.save(file, reader.read(row, None)["image"])
-    elif (found := packed.at_path(path)) is not None:
-        pack, number = found
-        if pack.about.payload in (packed.RAW256, packed.ARRAYS):
-            np.save(file, pack.array(number))
-        else:
-            file = file.with_suffix(".img")
-            file.write_bytes(pack.stored(number))
-    else:
-        raise DataError(f"{path}: no such file, so the run's own rows cannot be compared.")
-    return str(file.resolve())
-
-
-def _looked_at(images: Sequence[str], contract: Contract) -> Iterator[np.ndarray]:
-    return (exported.seen(image, contract) for image in images)
-
-
-def _most_frequent(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    return max(set(shapes), key=shapes.count)
-
-
 def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
     return {"median": float(np.median(seconds)), "p95": float(np.quantile(seconds, 0.95)), "runs": len(seconds)}
-
-
-class _workshop:  # a context: everything in it is gone at the end, however that comes
-    """A folder beside the exports that unfinished ones lie in; those of exports that were killed are cleared away."""
-
-    def __init__(self, run: Run):
-        self._exports = run.exports
-        self._folder = run.exports / f".part-{socket.gethostname()}-{os.getpid()}"
-
-    def __enter__(self) -> Path:
-        self._exports.mkdir(parents=True, exist_ok=True)
-        for left in self._exports.glob(f".part-{socket.gethostname()}-*"):
-            if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists():
-                shutil.rmtree(left, ignore_errors=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with suppress(OSError):
-            self._exports.rmdir()

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from PIL import Image
 
 from instar import contract as contracts
 from instar import plugins
@@ -33,7 +34,7 @@ class Answer:
 
     labels         names of the classes
     probability_K  of each class, float32; None where it answers something else
-    mask_HW        the class of each pixel, uint8, at the size the model looked at
+    mask_HW        the class of each pixel, uint8: of an image file, of each of its own pixels, upright
     embedding_D    the vector of the image, float32
     """
 
@@ -85,7 +86,8 @@ class Model:
 
         Raises DataError where that is no image this model can look at.
         """
-        return self.answer(seen(source, self.contract))
+        image_HWC, size = shown(source, self.contract)
+        return sized(self.answer(image_HWC), size)
 
     def answer(self, image_HWC: np.ndarray) -> Answer:
         """What it says about pixels that are as the contract wants them. Raises DataError where they are not."""
@@ -142,8 +144,8 @@ def load(path: str | Path, *, threads: int | None = None, trust: bool = False, k
         ) from error
     if not document:
         raise ExportError(
-            f"{file}: has no contract, so nobody knows what it takes. It was not made by instar export, or something "
-            f"has rewritten it."
+            f"{file}: has no contract, so nobody knows what it takes. It was not made by instar export, was not copied "
+            f"whole, or something has rewritten it."
         )
     return Model(contracts.read(document, where=str(file)), compute, where=str(file))
 
@@ -195,22 +197,46 @@ def installed(exporter: ModuleType, packages: tuple[str, ...]) -> None:
 # --- what the model is shown -----------------------------------------------------------------------------------------
 
 
+def shown(source: Source, contract: Contract) -> tuple[np.ndarray, tuple[int, int]]:
+    """What `seen` gives, and the height and width of the upright image it was made of."""
+    found: list[tuple[int, int]] = []
+
+    def noted(width: int, height: int) -> View:
+        found.append((height, width))
+        return _chosen(contract)(width, height)
+
+    image_HWC = _seen(source, contract, noted)
+    return image_HWC, found[-1] if found else (image_HWC.shape[0], image_HWC.shape[1])
+
+
+def sized(answer: Answer, size: tuple[int, int]) -> Answer:
+    """The answer with a mask of this height and width, each pixel the nearest of those that were looked at."""
+    if answer.mask_HW is None or answer.mask_HW.shape == size:
+        return answer
+    mask = Image.fromarray(answer.mask_HW).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return replace(answer, mask_HW=np.asarray(mask))
+
+
 def seen(source: Source, contract: Contract) -> np.ndarray:
     """image_HWC as the contract wants it, from an image file or its bytes, a .npy file, or what was decoded already.
 
     Raises DataError where it is none of these, or has another number of channels.
     """
+    return _seen(source, contract, _chosen(contract))
+
+
+def _seen(source: Source, contract: Contract, chosen: Callable[[int, int], View]) -> np.ndarray:
     if isinstance(source, bytes) or (isinstance(source, str | Path) and not str(source).endswith(".npy")):
         if contract.dtype != "uint8" or contract.channels not in (1, 3):
             raise DataError(f"this model looks at {contract.channels} numbers a pixel: give it a .npy of H x W x C")
         if isinstance(source, bytes):
-            return _pixels.viewed(_pixels.of_bytes(source), _chosen(contract), form(contract), data=source)
-        return _pixels.read(source, _chosen(contract), form(contract))
+            return _pixels.viewed(_pixels.of_bytes(source), chosen, form(contract), data=source)
+        return _pixels.read(source, chosen, form(contract))
     array = _array(source) if isinstance(source, str | Path) else np.asarray(source)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise DataError(f"an array of {' x '.join(map(str, array.shape)) or 'nothing'} is no H x W x C")
     if contract.dtype == "uint8" and contract.channels in (1, 3):
-        return _pixels.viewed_array(array, _chosen(contract), form(contract))
+        return _pixels.viewed_array(array, chosen, form(contract))
     fit(array, contract)
     return np.ascontiguousarray(array, contract.dtype)
 

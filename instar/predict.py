@@ -98,33 +98,43 @@ def predict(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for start in range(0, len(paths), _AHEAD):
             some = paths[start : start + _AHEAD]
-            for one in _answered(model, zip(some, pool.map(look, some), strict=True)):
+            for one in _answered(model, pool.map(look, some)):
                 done += 1
                 tick(done)
                 yield one
 
 
-def _looked(model: Model, path: Path) -> np.ndarray | str:
-    """The pixels of a file, or why there are none."""
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """The pixels that go into the model and the height and width of the image they are of; or why there are none."""
+
+    path: Path
+    image_HWC: np.ndarray | None = None
+    size: tuple[int, int] = (0, 0)
+    reason: str = ""
+
+
+def _looked(model: Model, path: Path) -> _Looked:
     try:
-        image_HWC = exported.seen(path, model.contract)
+        image_HWC, size = exported.shown(path, model.contract)
         exported.fit(image_HWC, model.contract)
     except DataError as error:
-        return str(error)
-    return image_HWC
+        return _Looked(path, reason=str(error))
+    return _Looked(path, image_HWC, size)
 
 
-def _answered(model: Model, looked: Iterable[tuple[Path, np.ndarray | str]]) -> Iterator[Predicted]:
+def _answered(model: Model, looked: Iterable[_Looked]) -> Iterator[Predicted]:
     """Answers in order; neighbours of one size are computed together."""
-    for shape, group in groupby(looked, key=lambda one: getattr(one[1], "shape", None)):
+    for shape, group in groupby(looked, key=lambda one: None if one.image_HWC is None else one.image_HWC.shape):
         if shape is None:
-            yield from (Predicted(path, None, str(reason)) for path, reason in group)
+            yield from (Predicted(one.path, None, one.reason) for one in group)
             continue
         together = list(group)
         for start in range(0, len(together), _AT_ONCE):
             some = together[start : start + _AT_ONCE]
-            answers = model.answers(np.stack([np.asarray(image_HWC) for _, image_HWC in some]))
-            yield from (Predicted(path, answer) for (path, _), answer in zip(some, answers, strict=True))
+            answers = model.answers(np.stack([one.image_HWC for one in some if one.image_HWC is not None]))
+            for one, answer in zip(some, answers, strict=True):
+                yield Predicted(one.path, exported.sized(answer, one.size))
 
 
 def _computed(trained: Any, image_BHWC: np.ndarray) -> dict[str, Any]:
@@ -209,7 +219,7 @@ def _by_label(answer: Answer) -> list[float]:
 
 
 def write_masks(found: Iterable[Predicted], folder: Path) -> int:
-    """Write the class of each pixel as a PNG a file, at the size the model looked at; returns how many."""
+    """Write the class of each pixel as a PNG a file, as large as its image; returns how many."""
     import io
 
     from PIL import Image

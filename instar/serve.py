@@ -118,7 +118,7 @@ def app(model: Model, *, look: Look | None, token: str, hosts: tuple[str, ...]) 
 def answered(model: Model, data: bytes, look: Look | None = None) -> dict[str, Any]:
     """What the page is told about an image. Raises DataError where the bytes are none."""
     began = time.perf_counter()
-    said = model.predict(data)
+    said = model.answer(exported.seen(data, model.contract))
     seconds = time.perf_counter() - began
     image_HWC = exported.looked_at(data, model.contract)
     maps = look(image_HWC) if look is not None and model.contract.answers != PIXELS else []

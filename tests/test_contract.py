@@ -48,6 +48,7 @@ def test_an_answer_for_each_pixel_keeps_the_size_of_the_image():
     fixed = contracts.sized(pixels, any_size=False, any_batch=False)
     assert (fixed.height, fixed.width) == (32, 48)
     assert "Resize all of it to 48 x 32 pixels" in contracts.steps(fixed)[1]
+    assert contracts.steps(fixed)[-1] == "Resize the mask to the size of the image: each pixel the nearest."
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from PIL import Image
 
 from instar import cli, evaluate, exported, manifest, predict
 from instar import predictions as stored
+from instar.contract import Contract
 from instar.errors import DataError
+from instar.exported import Model
 from instar.machine import Machine
 from tests.fakes.images import folder_of_images
 from tests.fakes.masks import folder_of_fields, folder_of_masks
@@ -107,6 +109,22 @@ def test_pixels_are_answered_as_evaluation_answers_them(tmp_path):
     assert cli.main(["predict", str(run.path), *known.paths, f"masks={folder}", "--quiet"]) == 0
     first = np.asarray(Image.open(min(folder.iterdir())))
     np.testing.assert_array_equal(first, known.predicted(0))
+
+
+def test_a_model_of_one_size_gives_the_mask_back_at_the_size_of_the_image(tmp_path):
+    """As a .tflite does: it takes 4 x 6 pixels only, and says which are brighter than half."""
+    contract = Contract("pixels", ("dark", "bright"), 3, "uint8", 4, 6, 1, False, "window", 4, 4)
+    model = Model(contract, lambda image_BHWC: {"mask": (image_BHWC[..., 0] > 127).astype(np.uint8)})
+    image_HWC = np.zeros((40, 90, 3), np.uint8)
+    image_HWC[:, 45:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 8  # upright after a quarter turn to the left: what is on the right comes to the top
+    Image.fromarray(image_HWC).save(tmp_path / "wide.png")
+    Image.fromarray(image_HWC).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(model.predict(tmp_path / "wide.png").mask_HW, image_HWC[..., 0] > 127)
+    wide, turned = (one.answer for one in predict.predict(model, [tmp_path / "wide.png", tmp_path / "turned.png"]))
+    assert wide.shares == [("dark", 0.5), ("bright", 0.5)] and wide.mask_HW.shape == (40, 90)
+    assert turned.mask_HW.shape == (90, 40) and turned.mask_HW[:40].all() and not turned.mask_HW[50:].any()
 
 
 def test_fields_are_given_as_they_are_in_their_files(tmp_path):

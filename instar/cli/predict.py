@@ -4,7 +4,7 @@
     instar predict RUN/exports/onnx FOLDER     the same from an exported file, without PyTorch
     instar predict RUN FOLDER to=new.parquet   or to=new.json
 
-    masks=FOLDER   where each pixel has a class: also write the masks there, as PNG
+    masks=FOLDER   where each pixel has a class: also write the masks there, as PNG of the image's size
     checkpoint=latest   of a run, instead of the best
     device=cpu threads=4
     trust=true     also read a .pt2, which could execute what is in it: only for files you made

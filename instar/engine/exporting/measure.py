@@ -20,6 +20,7 @@ from instar.engine.exporting import child
 from instar.exported import Model
 from instar.readers import _views
 
+REPEATS = 50  # of which a latency is
 _LATENCY_SECONDS = 8.0
 _WARM_UP = 3
 
