@@ -63,11 +63,23 @@ def run(words: Words) -> int:
 
 
 def _weights_are_here(asked: Asked) -> None:
+    """Those of every model that may be tried: without, a trial would fail when its turn came."""
+    from instar import experiment as experiments
     from instar import lock
+    from instar import space as spaces
 
-    if asked.definition is not None and not asked.study.exists():
-        command = lock.command(str(asked.source), [], {})
-        lock.check(asked.definition.experiment, lock.beside(asked.source), command=command)
+    definition = asked.definition
+    if definition is None or asked.study.exists():
+        return
+
+    def look(changes: list[str]) -> None:
+        command = lock.command(str(asked.source), changes, {})
+        lock.check(experiments.load(definition.document, changes), lock.beside(asked.source), command=command)
+
+    if any(name.partition(".")[0] == "model" for name in definition.space.names):
+        spaces.check(definition.space, look)
+    else:
+        look([])
 
 
 # --- the search ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,9 @@
-"""Searches in real processes: killed at random moments, by two workers at once, with trials that fail."""
+"""Searches in real processes: killed at random moments, by two workers at once, with trials that fail.
+
+INSTAR_IMAGES=FOLDER takes a folder of real photographs, one folder a class, instead of made-up ones:
+
+    INSTAR_IMAGES=PATH/TO/cifar10/test python -m pytest tests/scenarios/test_tune.py -k five_random_moments
+"""
 
 import json
 import os
@@ -16,6 +21,7 @@ from tests.fakes.images import folder_of_images
 from tests.fakes.processes import NOT_OURS, ROOT
 
 pytestmark = pytest.mark.scenario
+REAL = Path(os.environ["INSTAR_IMAGES"]).absolute() if "INSTAR_IMAGES" in os.environ else None
 RECIPE = """\
 seed: 3
 data: {root: "IMAGES", split: {test: 0.1, val: 0.2}}
@@ -35,8 +41,12 @@ HOW = ("samples=8", "startup=3", "workers=0", "device=cpu", "parallel=1")
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("it's $(home)")
-    folder_of_images(folder / "some 'images'", classes=3, each=40)
-    (folder / "recipe.yaml").write_text(RECIPE.replace("IMAGES", str(folder / "some 'images'")))
+    images = folder / "some 'images'"
+    if REAL is None:
+        folder_of_images(images, classes=3, each=40)
+    else:
+        images.symlink_to(REAL)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("IMAGES", str(images)))
     return folder
 
 
@@ -55,7 +65,7 @@ def started(home: Path, *words: str, **environ: str) -> subprocess.Popen:
 
 def searched(home: Path, *words: str, code: int = 0, **environ: str) -> str:
     process = started(home, *words, **environ)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == code, said
     return said
 
@@ -91,7 +101,7 @@ def test_killed_at_five_random_moments_a_search_ends_with_the_same_trials_and_th
     while kills < 5:
         process = started(home, "recipe.yaml", *SPACE, *HOW, "study=killed")
         try:
-            process.communicate(timeout=chance.uniform(3, 11))
+            process.communicate(timeout=chance.uniform(3, 11 if REAL is None else 45))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
