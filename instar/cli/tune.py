@@ -155,6 +155,8 @@ def _finish(words: Words, asked: Asked, outcome: Any) -> None:
 
 def ending(study: "Study", state: str, summary: Mapping[str, Any]) -> list[str]:
     """The last lines of a search: what came of it, where to look, what to type next."""
+    from instar import study as studies
+
     counts, metric = summary["counts"], summary["metric"]
     parts = [f"{counts[name]} {name}" for name in ("finished", "pruned", "failed") if counts[name]]
     done = sum(counts[name] for name in ("finished", "pruned", "failed"))
@@ -162,20 +164,24 @@ def ending(study: "Study", state: str, summary: Mapping[str, Any]) -> list[str]:
     lines += ["note     the others are being run by other workers"] if state == "others" else []
     lines += ["note     no more was begun: time or budget is used up"] if state == "late" else []
     if best := summary["best"]:
-        told = ", ".join(f"{name}={formats.one_line(str(short(value)))}" for name, value in best["settings"].items())
+        told = ", ".join(f"{name}={formats.one_line(short(value))}" for name, value in best["settings"].items())
         lines.append(f"best     val {formats.score(metric, best['value'])}   trial {best['trial']:04}   {told}")
         test = study.trial(best["trial"]).scores("test")
         if metric in test:
             lines.append(f"         test {formats.score(metric, test[metric])}")
     again = to_type(study.path)
     lines.append(f"look     {formats.one_line(str(study.report))}")
-    following = f"instar train {shlex.quote(str(study.best_file))}   ·   " if summary["best"] else ""
-    return [*lines, f"next     {following}instar tune {again} samples={2 * summary['samples']}"]
+    following = [f"instar train {shlex.quote(str(study.best_file))}"] if summary["best"] else []
+    if studies.load(study).search.sampler != "grid":  # which has no more points
+        following.append(f"instar tune {again} samples={2 * summary['samples']}")
+    return [*lines, f"next     {'   ·   '.join(following or [f'instar why {again}'])}"]
 
 
-def short(value: Any) -> Any:
-    """A number in four figures."""
-    return f"{value:.4g}" if isinstance(value, float) else value
+def short(value: Any) -> str:
+    """A number in four figures, a group as one would type it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {short(inner)}" for name, inner in value.items()) + "}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _dry(words: Words, asked: Asked) -> int:
@@ -249,5 +255,6 @@ class Shown:
 
 
 def _settings(values: Mapping[str, Any]) -> str:
-    parts = [f"{name.rpartition('.')[2]} {short(value)}" for name, value in values.items()]
+    named = {name: value.get("name", value) if isinstance(value, dict) else value for name, value in values.items()}
+    parts = [f"{name.rpartition('.')[2]} {short(value)}" for name, value in named.items()]
     return formats.one_line("  ".join(parts))

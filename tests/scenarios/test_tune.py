@@ -8,10 +8,13 @@ INSTAR_IMAGES=FOLDER takes a folder of real photographs, one folder a class, ins
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,12 @@ def searched(home: Path, *words: str, code: int = 0, **environ: str) -> str:
     return said
 
 
+def until(true: Callable[[], object], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def trials(home: Path, name: str) -> list[dict]:
     """All that a study found, without times and hosts."""
     kept = ("trial", "state", "value", "settings", "curve", "reason")
@@ -120,12 +129,38 @@ def test_killed_at_five_random_moments_a_search_ends_with_the_same_trials_and_th
     assert not orphans(home)
 
 
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """A file system of six megabytes."""
+    path = home / "small disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(path)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
+
+
+def test_a_disk_that_fills_up_stops_a_search_with_75_and_no_trial_is_blamed(home, whole, small_disk):
+    words = ("recipe.yaml", *SPACE, *HOW, "study=small disk/full")
+    process, study = started(home, *words), Study(small_disk / "full")
+    until(lambda: list(study.trials.glob("*/checkpoints/samples-*")))
+    filler = small_disk / "somebody else's"
+    with open(filler, "wb") as file, suppress(OSError):
+        while True:
+            os.write(file.fileno(), bytes(4096))
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 75 and "Traceback" not in said, said
+    filler.unlink()
+    searched(home, *words)
+    kept = ("trial", "state", "value", "settings", "curve", "reason")
+    assert [{key: one.get(key) for key in kept} for one in study.summary()["trials"]] == whole
+
+
 def test_told_to_stop_a_search_saves_its_trials_and_leaves_with_75(home, whole):
     process = started(home, "recipe.yaml", *SPACE, *HOW, "study=stopped")
     study = Study(home / "runs/stopped")
-    end = time.monotonic() + 120
-    while not list(study.trials.glob("*/checkpoints/samples-*")) and time.monotonic() < end:
-        time.sleep(0.05)
+    until(lambda: list(study.trials.glob("*/checkpoints/samples-*")))
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "signal SIGTERM" in said, said
@@ -146,6 +181,23 @@ def test_two_workers_share_a_study_and_no_trial_is_run_twice(home, whole):
     assert {one["settings"]["optim.lr"] for one in found[:3]} == {one["settings"]["optim.lr"] for one in whole[:3]}
 
 
+def test_a_study_that_was_killed_may_be_given_more_samples_by_two_who_start_at_once(home, whole):
+    """The place that was cut off is carried on, and the two new ones are begun, each by one of them."""
+    few = ("recipe.yaml", *SPACE, *HOW[1:], "study=grown")
+    process, study = started(home, *few, "samples=6"), Study(home / "runs/grown")
+    until(lambda: list(study.trials.glob("0002/checkpoints/samples-*")))
+    process.kill()
+    process.communicate()
+    both = [started(home, *few, "samples=8") for _ in range(2)]
+    said = [one.communicate(timeout=300)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    found = trials(home, "grown")
+    assert [one["trial"] for one in found] == list(range(8)) and all(one["state"] != "running" for one in found)
+    assert found[:2] == whole[:2] and found[2]["settings"] == whole[2]["settings"]
+    starts = [sum(event["event"] == "started" for event in study.trial(n).events()) for n in range(8)]
+    assert starts == [1] * 8, "none from its beginning twice"
+
+
 def test_more_samples_and_lists_and_reasons(home, whole):
     said = searched(home, "whole", "samples=9", "workers=0", "device=cpu", "--json")
     told = json.loads(said.splitlines()[-1])
@@ -162,6 +214,19 @@ def test_more_samples_and_lists_and_reasons(home, whole):
         )
         if words == ["runs"]:
             assert "9 of 9" in done.stdout and "study" in done.stdout
+
+
+def test_a_trial_imports_nothing_that_the_search_did_not_import_for_all_of_them(home):
+    words = ("recipe.yaml", "optim.lr=choice(0.003)", "sampler=grid", *HOW[2:], "study=imports", "epochs=1")
+    searched(home, *words, PYTHONPROFILEIMPORTTIME="1")
+    log = Study(home / "runs/imports").trial_log(0).read_text()
+    of_training = log[: log.index("next     instar runs")]  # afterwards the best one is scored, once
+    late = {line.rpartition("|")[2].strip() for line in of_training.splitlines() if line.startswith("import time:")}
+    of_the_writer = {"instar", "instar.errors", *(f"instar.engine{name}" for name in (
+        "", ".checkpoint", ".checkpoint.entries", ".faults", ".ranks", ".ranks.lease", ".ranks.process"
+    ))}  # fmt: skip
+    ours = {name for name in late if name.partition(".")[0] in ("instar", "torch", "numpy", "pyarrow", "PIL", "pandas")}
+    assert late and not ours - of_the_writer
 
 
 def test_trials_that_fail_are_results_with_a_reason_and_the_search_goes_on(home):
