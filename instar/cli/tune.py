@@ -192,7 +192,8 @@ def _dry(words: Words, asked: Asked) -> int:
         terminal.say(json.dumps({"state": "dry", "study": str(asked.study.path), **definition.spelled_out()}))
         return DONE
     again = " ".join(shlex.quote(word) for word in ("instar", *words.line) if word != "--dry")
-    terminal.say("\n".join([*described(definition), f"study    {asked.study.path}", f"next     {again}"]))
+    wanted = f", {asked.effort.samples} trials" if asked.effort.samples else ""
+    terminal.say("\n".join([*described(definition), f"study    {asked.study.path}{wanted}", f"next     {again}"]))
     return DONE
 
 
