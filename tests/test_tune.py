@@ -17,7 +17,7 @@ from instar import tune
 from instar.cli import tune as command
 from instar.cli.words import parse
 from instar.engine.ranks import lease
-from instar.errors import ConfigError, RunError
+from instar.errors import ConfigError, RunError, WeightsError
 from instar.search import Budget, Effort, Search
 from instar.study import Study
 from instar.tune import claims, forks, lanes, searcher, summary, trial
@@ -121,6 +121,40 @@ def test_the_search_space_of_hyperopt_maps_onto_ours(tmp_path):
     assert [choice["kind"] for choice in kinds["schedule"][1]] == ["step", "plateau", "cosine"]
     drawn = Searcher(tmp_path / "journal.log", definition, mode="max", evaluations=4).settings(0)
     assert 1e-6 <= drawn["optim.lr"] <= 1e-5 and drawn["schedule"]["kind"] in ("step", "plateau", "cosine")
+
+
+def test_the_array_over_45_networks_is_one_grid():
+    texts, place, said = spaces.load("recipes/butterflies/models.yaml")
+    document = experiments.document("recipes/butterflies/recipe.yaml")
+    definition = tune.define(document, spaces.of(texts, place), Search(**said), seeds=2)
+    points = list(definition.space.grid())
+    assert len(points) == 90 and len({point["model"]["name"] for point in points}) == 45
+    kinds = [point["model"]["kind"] for point in points]
+    assert (kinds.count("torchvision"), kinds.count("timm")) == (82, 8)
+
+
+@pytest.mark.scenario
+def test_each_of_the_45_networks_is_known_to_its_library():
+    import timm
+    import torchvision
+
+    texts, _, _ = spaces.load("recipes/butterflies/models.yaml")
+    for choice in spaces.of(texts).dimensions[0].choices:
+        if choice["kind"] == "timm":
+            assert timm.is_model(choice["name"]), choice
+        else:
+            assert choice["name"] in torchvision.models.list_models(module=torchvision.models), choice
+
+
+def test_weights_of_every_model_that_may_be_tried_are_looked_for_before_anything_begins(tmp_path, monkeypatch):
+    for name in ("HF_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "no caches"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    (tmp_path / "recipe.yaml").write_text("data: {root: /images}\nmodel: resnet9\n")
+    models = "choice(resnet9, {kind: torchvision, name: resnet50, pretrained: true})"
+    found = asked(str(tmp_path / "recipe.yaml"), f"model={models}", "sampler=grid", f"study={tmp_path}/it")
+    with pytest.raises(WeightsError, match=r"(?s)resnet50 \(torchvision\) are not here.*instar fetch .*resnet50"):
+        command._weights_are_here(found)
 
 
 def test_kinds_that_optuna_lacks_are_drawn_through_those_it_has(tmp_path):

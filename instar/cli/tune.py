@@ -63,11 +63,23 @@ def run(words: Words) -> int:
 
 
 def _weights_are_here(asked: Asked) -> None:
+    """Those of every model that may be tried: without, a trial would fail when its turn came."""
+    from instar import experiment as experiments
     from instar import lock
+    from instar import space as spaces
 
-    if asked.definition is not None and not asked.study.exists():
-        command = lock.command(str(asked.source), [], {})
-        lock.check(asked.definition.experiment, lock.beside(asked.source), command=command)
+    definition = asked.definition
+    if definition is None or asked.study.exists():
+        return
+
+    def look(changes: list[str]) -> None:
+        command = lock.command(str(asked.source), changes, {})
+        lock.check(experiments.load(definition.document, changes), lock.beside(asked.source), command=command)
+
+    if any(name.partition(".")[0] == "model" for name in definition.space.names):
+        spaces.check(definition.space, look)
+    else:
+        look([])
 
 
 # --- the search ----------------------------------------------------------------------------------------------------
@@ -143,6 +155,8 @@ def _finish(words: Words, asked: Asked, outcome: Any) -> None:
 
 def ending(study: "Study", state: str, summary: Mapping[str, Any]) -> list[str]:
     """The last lines of a search: what came of it, where to look, what to type next."""
+    from instar import study as studies
+
     counts, metric = summary["counts"], summary["metric"]
     parts = [f"{counts[name]} {name}" for name in ("finished", "pruned", "failed") if counts[name]]
     done = sum(counts[name] for name in ("finished", "pruned", "failed"))
@@ -150,20 +164,24 @@ def ending(study: "Study", state: str, summary: Mapping[str, Any]) -> list[str]:
     lines += ["note     the others are being run by other workers"] if state == "others" else []
     lines += ["note     no more was begun: time or budget is used up"] if state == "late" else []
     if best := summary["best"]:
-        told = ", ".join(f"{name}={formats.one_line(str(short(value)))}" for name, value in best["settings"].items())
+        told = ", ".join(f"{name}={formats.one_line(short(value))}" for name, value in best["settings"].items())
         lines.append(f"best     val {formats.score(metric, best['value'])}   trial {best['trial']:04}   {told}")
         test = study.trial(best["trial"]).scores("test")
         if metric in test:
             lines.append(f"         test {formats.score(metric, test[metric])}")
     again = to_type(study.path)
     lines.append(f"look     {formats.one_line(str(study.report))}")
-    following = f"instar train {shlex.quote(str(study.best_file))}   ·   " if summary["best"] else ""
-    return [*lines, f"next     {following}instar tune {again} samples={2 * summary['samples']}"]
+    following = [f"instar train {shlex.quote(str(study.best_file))}"] if summary["best"] else []
+    if studies.load(study).search.sampler != "grid":  # which has no more points
+        following.append(f"instar tune {again} samples={2 * summary['samples']}")
+    return [*lines, f"next     {'   ·   '.join(following or [f'instar why {again}'])}"]
 
 
-def short(value: Any) -> Any:
-    """A number in four figures."""
-    return f"{value:.4g}" if isinstance(value, float) else value
+def short(value: Any) -> str:
+    """A number in four figures, a group as one would type it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {short(inner)}" for name, inner in value.items()) + "}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _dry(words: Words, asked: Asked) -> int:
@@ -174,7 +192,8 @@ def _dry(words: Words, asked: Asked) -> int:
         terminal.say(json.dumps({"state": "dry", "study": str(asked.study.path), **definition.spelled_out()}))
         return DONE
     again = " ".join(shlex.quote(word) for word in ("instar", *words.line) if word != "--dry")
-    terminal.say("\n".join([*described(definition), f"study    {asked.study.path}", f"next     {again}"]))
+    wanted = f", {asked.effort.samples} trials" if asked.effort.samples else ""
+    terminal.say("\n".join([*described(definition), f"study    {asked.study.path}{wanted}", f"next     {again}"]))
     return DONE
 
 
@@ -237,5 +256,6 @@ class Shown:
 
 
 def _settings(values: Mapping[str, Any]) -> str:
-    parts = [f"{name.rpartition('.')[2]} {short(value)}" for name, value in values.items()]
+    named = {name: value.get("name", value) if isinstance(value, dict) else value for name, value in values.items()}
+    parts = [f"{name.rpartition('.')[2]} {short(value)}" for name, value in named.items()]
     return formats.one_line("  ".join(parts))

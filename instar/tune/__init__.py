@@ -3,10 +3,12 @@
 Read top to bottom: make the study or find it, work on it, say what came of it.
 """
 
+import errno
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -145,7 +147,7 @@ def search(
         evaluations=evaluations(definition.experiment),
         together=len(here),
     )
-    with journal.opened(study.journal_file):
+    with journal.opened(study.journal_file), _room_on_disk(study):
         samples = _samples(study, definition, effort)
 
         def told() -> None:
@@ -184,6 +186,17 @@ def search(
         return Outcome(study, "done", study.summary())
     others = any(lease.standing(study.claim_file(place))[0] in ("alive", "unknown") for place in left)
     return Outcome(study, "others" if others else "late", study.summary())
+
+
+@contextmanager
+def _room_on_disk(study: Study) -> Iterator[None]:
+    """A full disk is nobody's mistake, and the same command carries on when there is room: Again, not a crash."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Again(f"{study.path}: {error.strerror}. Make room there") from error
 
 
 def _score_the_best(

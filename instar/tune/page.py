@@ -36,6 +36,7 @@ from instar.tune.searcher import Searcher, Trial
 from instar.tune.worker import spent
 
 _TICKS = 4
+_MOST_LABELS = 23  # on one axis: more would lie on each other
 _GOOD_SHARE = 0.2
 
 
@@ -142,7 +143,8 @@ def _tried(
     ]
     block = Parallel("Settings and score of every trial", (*axes, last), tuple(traces))
     lead = (
-        "One line a trial: the best one thick, the best fifth in blue, those that were stopped early or failed dashed."
+        "One line a trial: the best one thick and orange, the best fifth blue, those that were stopped early or failed "
+        "dashed."
     )
     return [Section("What was tried", (block,), lead)]
 
@@ -170,10 +172,17 @@ def _reached(one: Trial, mode: str) -> float | None:
 def _axis(one: Dimension) -> Axis:
     name = one.name.rpartition(".")[2] if one.name.count(".") else one.name
     if one.kind == "choice":
-        heights = [(_height(one, choice) or 0.0, _said(choice)[:16]) for choice in one.choices]
+        every = math.ceil(len(one.choices) / _MOST_LABELS)
+        heights = [(_height(one, choice) or 0.0, _label(one, choice)) for choice in one.choices[::every]]
         return Axis(name, tuple(heights))
     values = [_inverse(one, number / _TICKS) for number in range(_TICKS + 1)]
     return Axis(name, tuple((number / _TICKS, _said(value)) for number, value in enumerate(values)))
+
+
+def _label(one: Dimension, choice: Any) -> str:
+    """What stands on an axis: short, and with all of a group where its name alone stands there twice."""
+    names = [_said(other) for other in one.choices]
+    return (_said(choice) if names.count(_said(choice)) == 1 else str(choice))[:22]
 
 
 def _height(one: Dimension, value: Any) -> float | None:
@@ -266,7 +275,7 @@ def _gain(trials: Sequence[Trial], metric: str, mode: str) -> Chart | None:
         if best is not None:
             values.append(best)
             hours.append(total)
-    if len(values) < 2:
+    if len(set(values)) < 2:  # nothing was gained
         return None
     line = Line("best so far", tuple(hours), tuple(values))
     unit = "GPU" if any(one.about.get("gpus") for one in trials) else "CPU"
@@ -303,4 +312,7 @@ def _is_share(metric: str) -> bool:
 
 
 def _said(value: Any) -> str:
+    """A value as one would name it: a group by its name, or its kind."""
+    if isinstance(value, dict) and (name := value.get("name") or value.get("kind")):
+        return str(name)
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,12 +1,20 @@
-"""Searches in real processes: killed at random moments, by two workers at once, with trials that fail."""
+"""Searches in real processes: killed at random moments, by two workers at once, with trials that fail.
+
+INSTAR_IMAGES=FOLDER takes a folder of real photographs, one folder a class, instead of made-up ones:
+
+    INSTAR_IMAGES=PATH/TO/cifar10/test python -m pytest tests/scenarios/test_tune.py -k five_random_moments
+"""
 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +24,7 @@ from tests.fakes.images import folder_of_images
 from tests.fakes.processes import NOT_OURS, ROOT
 
 pytestmark = pytest.mark.scenario
+REAL = Path(os.environ["INSTAR_IMAGES"]).absolute() if "INSTAR_IMAGES" in os.environ else None
 RECIPE = """\
 seed: 3
 data: {root: "IMAGES", split: {test: 0.1, val: 0.2}}
@@ -35,8 +44,12 @@ HOW = ("samples=8", "startup=3", "workers=0", "device=cpu", "parallel=1")
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("it's $(home)")
-    folder_of_images(folder / "some 'images'", classes=3, each=40)
-    (folder / "recipe.yaml").write_text(RECIPE.replace("IMAGES", str(folder / "some 'images'")))
+    images = folder / "some 'images'"
+    if REAL is None:
+        folder_of_images(images, classes=3, each=40)
+    else:
+        images.symlink_to(REAL)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("IMAGES", str(images)))
     return folder
 
 
@@ -55,9 +68,15 @@ def started(home: Path, *words: str, **environ: str) -> subprocess.Popen:
 
 def searched(home: Path, *words: str, code: int = 0, **environ: str) -> str:
     process = started(home, *words, **environ)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == code, said
     return said
+
+
+def until(true: Callable[[], object], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def trials(home: Path, name: str) -> list[dict]:
@@ -91,7 +110,7 @@ def test_killed_at_five_random_moments_a_search_ends_with_the_same_trials_and_th
     while kills < 5:
         process = started(home, "recipe.yaml", *SPACE, *HOW, "study=killed")
         try:
-            process.communicate(timeout=chance.uniform(3, 11))
+            process.communicate(timeout=chance.uniform(3, 11 if REAL is None else 45))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
@@ -110,12 +129,38 @@ def test_killed_at_five_random_moments_a_search_ends_with_the_same_trials_and_th
     assert not orphans(home)
 
 
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """A file system of six megabytes."""
+    path = home / "small disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(path)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
+
+
+def test_a_disk_that_fills_up_stops_a_search_with_75_and_no_trial_is_blamed(home, whole, small_disk):
+    words = ("recipe.yaml", *SPACE, *HOW, "study=small disk/full")
+    process, study = started(home, *words), Study(small_disk / "full")
+    until(lambda: list(study.trials.glob("*/checkpoints/samples-*")))
+    filler = small_disk / "somebody else's"
+    with open(filler, "wb") as file, suppress(OSError):
+        while True:
+            os.write(file.fileno(), bytes(4096))
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 75 and "Traceback" not in said, said
+    filler.unlink()
+    searched(home, *words)
+    kept = ("trial", "state", "value", "settings", "curve", "reason")
+    assert [{key: one.get(key) for key in kept} for one in study.summary()["trials"]] == whole
+
+
 def test_told_to_stop_a_search_saves_its_trials_and_leaves_with_75(home, whole):
     process = started(home, "recipe.yaml", *SPACE, *HOW, "study=stopped")
     study = Study(home / "runs/stopped")
-    end = time.monotonic() + 120
-    while not list(study.trials.glob("*/checkpoints/samples-*")) and time.monotonic() < end:
-        time.sleep(0.05)
+    until(lambda: list(study.trials.glob("*/checkpoints/samples-*")))
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "signal SIGTERM" in said, said
@@ -136,6 +181,23 @@ def test_two_workers_share_a_study_and_no_trial_is_run_twice(home, whole):
     assert {one["settings"]["optim.lr"] for one in found[:3]} == {one["settings"]["optim.lr"] for one in whole[:3]}
 
 
+def test_a_study_that_was_killed_may_be_given_more_samples_by_two_who_start_at_once(home, whole):
+    """The place that was cut off is carried on, and the two new ones are begun, each by one of them."""
+    few = ("recipe.yaml", *SPACE, *HOW[1:], "study=grown")
+    process, study = started(home, *few, "samples=6"), Study(home / "runs/grown")
+    until(lambda: list(study.trials.glob("0002/checkpoints/samples-*")))
+    process.kill()
+    process.communicate()
+    both = [started(home, *few, "samples=8") for _ in range(2)]
+    said = [one.communicate(timeout=300)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    found = trials(home, "grown")
+    assert [one["trial"] for one in found] == list(range(8)) and all(one["state"] != "running" for one in found)
+    assert found[:2] == whole[:2] and found[2]["settings"] == whole[2]["settings"]
+    starts = [sum(event["event"] == "started" for event in study.trial(n).events()) for n in range(8)]
+    assert starts == [1] * 8, "none from its beginning twice"
+
+
 def test_more_samples_and_lists_and_reasons(home, whole):
     said = searched(home, "whole", "samples=9", "workers=0", "device=cpu", "--json")
     told = json.loads(said.splitlines()[-1])
@@ -152,6 +214,19 @@ def test_more_samples_and_lists_and_reasons(home, whole):
         )
         if words == ["runs"]:
             assert "9 of 9" in done.stdout and "study" in done.stdout
+
+
+def test_a_trial_imports_nothing_that_the_search_did_not_import_for_all_of_them(home):
+    words = ("recipe.yaml", "optim.lr=choice(0.003)", "sampler=grid", *HOW[2:], "study=imports", "epochs=1")
+    searched(home, *words, PYTHONPROFILEIMPORTTIME="1")
+    log = Study(home / "runs/imports").trial_log(0).read_text()
+    of_training = log[: log.index("next     instar runs")]  # afterwards the best one is scored, once
+    late = {line.rpartition("|")[2].strip() for line in of_training.splitlines() if line.startswith("import time:")}
+    of_the_writer = {"instar", "instar.errors", *(f"instar.engine{name}" for name in (
+        "", ".checkpoint", ".checkpoint.entries", ".faults", ".ranks", ".ranks.lease", ".ranks.process"
+    ))}  # fmt: skip
+    ours = {name for name in late if name.partition(".")[0] in ("instar", "torch", "numpy", "pyarrow", "PIL", "pandas")}
+    assert late and not ours - of_the_writer
 
 
 def test_trials_that_fail_are_results_with_a_reason_and_the_search_goes_on(home):
