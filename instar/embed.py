@@ -85,14 +85,36 @@ def embed(
 def mapped(
     run: Run, look: Look, embeddings: Embeddings, shown_R: np.ndarray, stamps: Mapping[str, Mapping[int, bytes]]
 ) -> dict[str, Any]:
-    """Make the map of embeddings; write it, its scores and its page.
+    """Make the map of embeddings; write it, its scores and its page. Gives the scores, and the names of all `maps`.
 
+    Branches of one width share a space, and so a map. Others have one each: the first is called as the split is.
     shown_R   the rows that are on the map
     stamps    a small picture of each row by its number, for each branch; b"" or nothing where there is none
     """
+    spaces = _spaces(embeddings)
+    name_of = {branches[0]: f"{look.split}.{branches[0]}" if at else look.split for at, branches in enumerate(spaces)}
+    scores = {}
+    for branches in spaces:
+        name = name_of[branches[0]]
+        note = _apart(embeddings, branches, name_of) if len(spaces) > 1 else []
+        scores[name] = _map(run, look, embeddings, shown_R, stamps, branches=branches, name=name, notes=note)
+    return {**scores[look.split], "maps": list(scores)}
+
+
+def _map(
+    run: Run,
+    look: Look,
+    embeddings: Embeddings,
+    shown_R: np.ndarray,
+    stamps: Mapping[str, Mapping[int, bytes]],
+    *,
+    branches: list[str],
+    name: str,
+    notes: list[str],
+) -> dict[str, Any]:
+    """The map of branches that share a space, under a name."""
     from instar.engine import faults, mapping
 
-    branches, notes = _together(embeddings)
     whole = {branch: np.isfinite(embeddings.feature[branch]).all(axis=1) for branch in branches}
     row_P = np.concatenate([shown_R[whole[branch][shown_R]] for branch in branches])
     branch_P = np.concatenate([np.full(whole[branch][shown_R].sum(), at) for at, branch in enumerate(branches)])
@@ -118,10 +140,8 @@ def mapped(
     scores |= {"rows": len(embeddings), "unreadable": len(embeddings.meta["unreadable"])}
     scores["not_numbers"] = _not_numbers(embeddings)
     about = {**look.model_dump(mode="json"), **embeddings.meta, "branches": branches}
-    _write_map(run.map_file(look.split), embeddings, made, (row_P, branch_P), about)
-    write_atomically(
-        run.map_scores(look.split), json.dumps({**scores, "about": about}, indent=1, ensure_ascii=False) + "\n"
-    )
+    _write_map(run.map_file(name), embeddings, made, (row_P, branch_P), about)
+    write_atomically(run.map_scores(name), json.dumps({**scores, "about": about}, indent=1, ensure_ascii=False) + "\n")
     page = mappage.page(
         mappage.Shown(
             name=run.name,
@@ -145,7 +165,7 @@ def mapped(
             notes=[*notes, *made.notes],
         )
     )
-    html.write(page, run.map_page(look.split), halfway=lambda: faults.point("map.write"))
+    html.write(page, run.map_page(name), halfway=lambda: faults.point("map.write"))
     return {**scores, "about": about}
 
 
@@ -251,14 +271,22 @@ def _side(size: int, stamps: int) -> int:
     return max(16, min(size, 96, int((SHEET_PIXELS / max(1, stamps)) ** 0.5)))
 
 
-def _together(embeddings: Embeddings) -> tuple[list[str], list[str]]:
-    """The branches that share one space, and what must be said where there are others."""
-    branches = list(embeddings.feature)
-    widths = [embeddings.feature[branch].shape[1] for branch in branches]
-    if len(set(widths)) == 1:
-        return branches, []
-    many = " and ".join(map(str, widths))
-    return branches[:1], [f"The branches have {many} features, which share no space: only {branches[0]} is shown."]
+def _spaces(embeddings: Embeddings) -> list[list[str]]:
+    """The branches by the space that they share, which those of one width do."""
+    of_width: dict[int, list[str]] = {}
+    for branch, feature in embeddings.feature.items():
+        of_width.setdefault(feature.shape[1], []).append(branch)
+    return list(of_width.values())
+
+
+def _apart(embeddings: Embeddings, branches: Sequence[str], name_of: Mapping[str, str]) -> list[str]:
+    """What must be said on the map of some branches where others have maps of their own."""
+    many = " and ".join(str(embeddings.feature[branch].shape[1]) for branch in name_of)
+    others = " and ".join(f"{name}.html" for branch, name in name_of.items() if branch not in branches)
+    return [
+        f"The branches have {many} features, which share no space, so each has a map of its own. This is "
+        f"{embeddings.meta['names'].get(branches[0], branches[0])}; beside this file lies {others}."
+    ]
 
 
 def _partners(row_P: np.ndarray, branch_P: np.ndarray) -> np.ndarray:

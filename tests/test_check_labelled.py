@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from instar import cli, packed
-from instar.engine.scan import likeness
+from instar.engine.scan import labelled, likeness
 from tests.fakes.images import folder_of_images
 from tests.fakes.masks import folder_of_fields, folder_of_masks, scene
 from tests.fakes.sky import folder_of_pairs
@@ -164,6 +164,24 @@ def test_of_packed_pairs_both_halves_are_looked_at(tmp_path, capsys):
     key = spoil(folder, packed.read(folder).index["source"][1].as_py())
     [broken] = checked(capsys, folder)["broken"]
     assert broken["reason"].startswith("its second file: its bytes in shard-000000.tar") and key in broken["reason"]
+
+
+def test_of_very_many_values_in_a_mask_some_are_kept_and_all_are_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(labelled, "_MOST_VALUES", 3)
+    root = folder_of_fields(tmp_path / "f")
+    path = sorted((root / "train").glob("*.h5"))[0]
+    with h5py.File(path, "a") as file:
+        shape = file["climate/labels_0"].shape
+        del file["climate/labels_0"]
+        file["climate/labels_0"] = (2**63 + 2**20 * np.arange(np.prod(shape), dtype=np.uint64)).reshape(shape)
+    for _ in range(2):  # looked at, and remembered
+        facts = checked(capsys, root, "data.reader.classes=[a, b, c]")
+        last = np.prod(shape) - 2
+        expected = (
+            f"its mask holds {2**63} (1 pixels), {2**63 + 2**20} (1 pixels), {2**63 + 2**21} ({last} pixels), which"
+        )
+        assert reasons(facts)[f"train/{path.name}"].startswith(expected)
+        assert facts["images"] == 23
 
 
 def test_prepare_says_what_there_is(tmp_path, capsys):

@@ -175,12 +175,15 @@ def test_rows_that_are_all_equal_are_said_to_be(tmp_path):
     assert "It collapsed" in run.map_page("test").read_text(encoding="utf-8")
 
 
-def test_branches_of_different_width_are_not_mixed(tmp_path):
+def test_branches_of_different_width_have_a_map_each(tmp_path):
     made = made_map.embeddings(branches=2)
     made.feature["other"] = made.feature["other"][:, :5]
     run = made_map.run(tmp_path, made, projection="pca")
-    assert json.loads(run.map_scores("test").read_text())["points"] == 60
-    assert "share no space: only image is shown" in run.map_page("test").read_text(encoding="utf-8")
+    for name, branch, other in (("test", "image", "test.other.html"), ("test.other", "other", "test.html")):
+        assert json.loads(run.map_scores(name).read_text())["points"] == 60
+        assert set(pq.read_table(run.map_file(name))["branch"].to_pylist()) == {branch}
+        page = run.map_page(name).read_text(encoding="utf-8")
+        assert "have 8 and 5 features, which share no space" in page and f"beside this file lies {other}" in page
 
 
 def test_of_many_rows_as_many_are_drawn_as_a_map_holds(run):

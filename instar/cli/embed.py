@@ -71,7 +71,7 @@ def lines(found: Any, split: str, scores: dict[str, Any]) -> list[str]:
         f"{split:<9}{head} in {scores['clusters']} clusters",
         *(f"         {line}" for line in table(told, right=(1,))),
         *notes,
-        f"look     {one_line(str(found.map_page(split)))}",
+        *(f"look     {one_line(str(found.map_page(name)))}" for name in scores["maps"]),
         f"         {one_line(str(found.embeddings(split)))}",
         f"next     instar explain {to_type(found.path)} worst:8",
     ]

@@ -39,6 +39,7 @@ gives_views = True
 
 BRANCHES = ("image", "other")
 _MEASURED = 64  # pairs whose numbers are measured before training
+_LISTED = 8  # folders that a message names
 
 
 class Half(Base):
@@ -227,7 +228,9 @@ def find(settings: Settings, root: Path) -> "Found":
         return _matching.arrays(root, settings.image.folder, (settings.image.data, settings.other.data), settings.tile)
     for name, half in settings.halves().items():
         if not half.folder or not (root / half.folder).is_dir():
-            there = ", ".join(sorted(one.name for one in root.iterdir() if one.is_dir())) or "none"
+            folders = sorted(one.name for one in root.iterdir() if one.is_dir())
+            more = f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else ""
+            there = (", ".join(folders[:_LISTED]) or "none") + more
             raise DataError(
                 f"{root}: there is no folder {half.folder!r} for data.reader.{name}.folder. Folders here: {there}. "
                 f"Name the two whose files are pairs (a folder of pair files is data.pairs)."

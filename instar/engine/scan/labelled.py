@@ -25,12 +25,14 @@ from instar.engine.scan.listing import Listing
 from instar.errors import DataError
 from instar.experiment import Data
 
-VALUES = [("value", pa.list_(pa.int64())), ("count", pa.list_(pa.int64()))]  # in a mask, and pixels that have each
+# In a mask, whole numbers of any type; and how many pixels have each.
+VALUES = [("value", pa.list_(pa.float64())), ("count", pa.list_(pa.int64()))]
 _SCHEMA = pa.schema(
     [*look.SCHEMA, ("mask", pa.string()), ("mask_bytes", pa.int64()), ("mask_changed_ns", pa.int64()), *VALUES]
 )
 _AT_ONCE = 8  # rows a thread takes in one go
 _BLOCK = 1 << 20  # bytes read in one go
+_MOST_VALUES = 1000  # of one mask
 
 # From a row's files to its numbers, None where a picture is looked at by whoever looks at pictures, and its labels.
 Examine = Callable[[str, str], tuple[np.ndarray | None, np.ndarray]]
@@ -103,13 +105,8 @@ def inspect(
 def _holding(found: Listing, known: pa.Table, place_N: np.ndarray) -> np.ndarray:
     """The place of each row in what is known; -1 where its image or its mask is another than then."""
     assert found.others is not None, "the caller listed masks"
-    same_N = np.array(
-        [
-            at >= 0 and known["mask"][at].as_py() == mask
-            for at, mask in zip(place_N.tolist(), found.others, strict=True)
-        ],
-        bool,
-    )
+    known_masks = [*known["mask"].to_pylist(), None]  # the last is that of -1
+    same_N = np.array([known_masks[at] == mask for at, mask in zip(place_N.tolist(), found.others, strict=True)], bool)
     asked_N = np.where(same_N, place_N, -1)
     of_masks = known.select(["mask", "mask_bytes", "mask_changed_ns"]).rename_columns(
         [name for name, _ in remembered.STATE]
@@ -135,23 +132,30 @@ def row(
         about = _of_field(root, file, image_HWC, reason)
     else:
         about = _with_mask(picture, mask, value_HW, reason, reader)
-    value, count = ([], []) if value_HW is None else (part.tolist() for part in np.unique(value_HW, return_counts=True))
+    value, count = ([], []) if value_HW is None else _counted(value_HW)
     return about | {"value": value, "count": count}
+
+
+def _counted(value_HW: np.ndarray) -> tuple[list[float], list[int]]:
+    """The values and how many pixels have each. Of thousands, which are no classes, the last stands for the rest."""
+    value_V, count_V = np.unique(value_HW, return_counts=True)
+    kept = count_V[:_MOST_VALUES].tolist()
+    kept[-1:] = [kept[-1] + int(count_V[_MOST_VALUES:].sum())] if kept else []
+    return value_V[:_MOST_VALUES].astype(np.float64).tolist(), kept
 
 
 def values(table: pa.Table) -> list[Counter[int]]:
     """How many pixels each value has, by row, out of the columns of VALUES."""
     pairs = zip(table["value"].to_pylist(), table["count"].to_pylist(), strict=True)
-    return [Counter(dict(zip(value, count, strict=True))) for value, count in pairs]
+    return [Counter(dict(zip(map(int, value), count, strict=True))) for value, count in pairs]
 
 
 def _with_files(root: Path, file: str, mask: str, about: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What is known of a row, after all bytes of its files came, with their state; a row of _SCHEMA."""
     mask_bytes, mask_changed_ns = headers.state(f"{root}/{mask}")
     try:
-        content = headers.content_of_both(np.array([[_content(f"{root}/{name}") for name in (file, mask)]], np.uint64))[
-            0
-        ]
+        both = [_content(f"{root}/{name}") for name in (file, mask)]
+        content = headers.content_of_both(np.array([both], np.uint64))[0]
     except OSError:
         content = 0  # what is asked next says what is wrong
     state = {"mask": mask, "mask_bytes": mask_bytes, "mask_changed_ns": mask_changed_ns}
