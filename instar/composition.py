@@ -20,7 +20,9 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
     import yaml
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -28,28 +30,24 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
     chosen = [change for change in overrides if _chooses(folder, change)]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
-            whole = hydra_compose(config_name=path.stem, overrides=chosen, return_hydra_config=True)
-            choices: Any = OmegaConf.to_container(whole.hydra.runtime.choices)
-            OmegaConf.set_readonly(whole, False)
-            OmegaConf.set_struct(whole, False)
-            del whole["hydra"]
-            values: Any = OmegaConf.to_container(whole, resolve=True)
+            loader = GlobalHydra.instance().config_loader()
+            listed = loader.compute_defaults_list(path.stem, overrides=chosen, run_mode=RunMode.RUN).defaults
+            values: Any = OmegaConf.to_container(hydra_compose(config_name=path.stem, overrides=chosen), resolve=True)
     except yaml.YAMLError as error:
         read(getattr(getattr(error, "problem_mark", None), "name", path))  # says the same in our words
         raise ConfigError(f"{path}: {_first_lines(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {_first_lines(error)}") from error
-    parts = _parts(folder, dict(choices))
-    top = parts.get((), Document({}))
-    parts[()] = Document({**document, **top}, {**document.places, **top.places})
-    mistakes = [mistake for package, part in parts.items() for mistake in _misread(part, package, values)]
+    parts = [
+        (tuple((one.package or "").split(".")) if one.package else (), _part(path, document, str(one.config_path)))
+        for one in listed
+        if one.config_path and not (one.package or "").startswith("hydra") and not one.config_path.startswith("hydra/")
+    ]
+    mistakes = [mistake for package, part in parts for mistake in _misread(part, package, values)]
     if mistakes:
         raise ConfigError(mistakes)
-    places = {package + keys: place for package, part in reversed(parts.items()) for keys, place in part.places.items()}
-    # Where a group and the recipe both say it, the recipe's place is the right one if its word is what came out.
-    places |= {
-        keys: place for keys, place in document.places.items() if keys and _at(document, keys) == _at(values, keys)
-    }
+    # In the order in which they were laid over one another: the last place is the one whose word came out.
+    places = {package + keys: place for package, part in parts for keys, place in part.places.items()}
     return Document(dict(values), places), [change for change in overrides if change not in chosen]
 
 
@@ -58,31 +56,9 @@ def _chooses(folder: Path, change: str) -> bool:
     return (folder / name / f"{value}.yaml").is_file() if "." not in name else False
 
 
-def _parts(folder: Path, choices: dict[str, Any]) -> dict[Keys, Document]:
-    """The files that were chosen, by the group they fill; reading them raises what Hydra would let pass."""
-    parts: dict[Keys, Document] = {}
-    for group, choice in choices.items():
-        name, at, package = group.partition("@")
-        file = folder / name / f"{choice}.yaml"
-        if group.startswith("hydra") or not file.is_file():
-            continue
-        found = read(file)
-        package = package if at else _package(file) or name.replace("/", ".")
-        keys: Keys = () if package == "_global_" else tuple(package.split("."))
-        before = parts.get(keys)
-        # Several files may fill the same package, above all the top one: the later in the list goes before.
-        parts[keys] = found if before is None else Document({**before, **found}, {**before.places, **found.places})
-    return parts
-
-
-def _package(file: Path) -> str:
-    """The package that a file of a group says itself: `# @package _global_`; '' where it says none."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# @package"):
-            return line.removeprefix("# @package").strip()
-        if line.strip() and not line.startswith("#"):
-            break
-    return ""
+def _part(path: Path, document: Document, name: str) -> Document:
+    """One of the files that take part, by its path below the recipe's folder; raises what Hydra would let pass."""
+    return document if name == path.stem else read(path.parent / f"{name}.yaml")
 
 
 def _misread(part: Document, package: Keys, composed: Any) -> Iterator[str]:

@@ -17,13 +17,14 @@ from instar import documents
 from instar.brought import Brought, Place
 from instar.engine import deadline, starts
 from instar.engine.checkpoint import foreign
+from instar.engine.lightning import stages
 from instar.engine.metrics_log import MetricsLog
 from instar.engine.ranks import lease
 from instar.engine.ranks import world as worlds
 from instar.engine.ranks.watchdog import Watchdog, follows_from_another
 from instar.engine.ranks.world import World
 from instar.engine.view import Quiet, View
-from instar.errors import Again, ConfigError, DataError, InstarError, RunError
+from instar.errors import Again, DataError, InstarError, RunError
 from instar.experiment import differences
 from instar.machine import Machine
 from instar.manifest import Manifest
@@ -150,7 +151,7 @@ def score(run: Run, *, split: str, checkpoint: str, machine: Machine) -> dict[st
         if not session.has(split):
             raise DataError(f"{brought.task.definition} has no {split}_step, or no loader for it")
         session.validate(checkpoint) if split == "val" else session.test(checkpoint)
-        _write_scores(session, split, checkpoint)
+        stages.write_scores(session, split, checkpoint)
     report(run)
     return run.scores(split)
 
@@ -177,7 +178,7 @@ def _prepare(run: Run, brought: Brought) -> Facts:
             )
         # More epochs may be asked for than before; then there is something left to do.
         newest = next((event["event"] for event in reversed(run.events()) if event["event"] in _LAST_WORDS), "")
-        before = {**_json(run.plan_file), "done": newest == "finished" and _saved(run).trainer == brought.trainer}
+        before = {**stages.plan_of(run), "done": newest == "finished" and _saved(run).trainer == brought.trainer}
     write_atomically(run.experiment_file, dump(brought))
     return before
 
@@ -236,130 +237,34 @@ def _session(run: Run, brought: Brought, world: World, *, machine: Machine, rows
 def _carry_on(session: "Session", *, done: bool) -> Outcome:
     """Resume from the newest save, go through the stages, leave a last word in events.jsonl."""
     run, world = session.run, session.world
-    found = _newest(session)
+    found = stages.newest(session)
     if done and found is not None:
         return Outcome(run, "already", session.position.best, _kept_scores(run), world.rank)
-    begun = _begin(session, found)
+    begun = stages.begin(session, found)
     try:
-        _stages(session)
+        stages.go_through(session)
     except Again as stop:
-        run.log_event("stopped", rank=world.rank, samples=_samples(run), reason=str(stop))
+        run.log_event("stopped", rank=world.rank, samples=stages.samples_saved(run), reason=str(stop))
         if world.rank == 0:
             starts.end_a_chain(run, begun)
         raise
     except InstarError as error:
         facts = {"reason": str(error), "traceback": traceback.format_exc()}
-        run.log_event("failed", rank=world.rank, samples=_samples(run), **facts)
+        run.log_event("failed", rank=world.rank, samples=stages.samples_saved(run), **facts)
         raise
     except BaseException as error:
         if world.size == 1 or not follows_from_another(error):
             facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-            run.log_event("failed", rank=world.rank, samples=_samples(run), **facts)
+            run.log_event("failed", rank=world.rank, samples=stages.samples_saved(run), **facts)
         raise
     if world.rank == 0:
         report(run)
     return Outcome(run, session.state, session.position.best, session.scores, world.rank)
 
 
-def _newest(session: "Session") -> Path | None:
-    """The newest whole save of the run; the session stands where it does."""
-    found, rejected = foreign.newest(session.run.checkpoints)
-    for name, why in rejected if session.world.rank == 0 else ():
-        session.run.log_event("rejected", rank=0, checkpoint=name, reason=why)
-        session.view.note(f"checkpoint {name} is not whole ({why})")
-    if found is not None:
-        session.position.best = dict(foreign.state_of(found).get("best") or {})
-    return found
-
-
-def _begin(session: "Session", found: Path | None) -> int:
-    """Take up the save, or begin anew; returns the position in samples."""
-    run, world, train = session.run, session.world, session.brought.train
-    if found is None:
-        session.metrics.cut(0)
-        if world.rank == 0:
-            run.log_event("started", rank=0, samples=0, ranks=world.size)
-        if train.resume is not None:
-            session.resume = _taken_up(train.resume, train.resume_epoch)
-            session.view.note(f"takes up {session.resume}")
-        elif train.warm_start is not None:
-            session.warm(train.warm_start)
-        return 0
-    state = foreign.state_of(found)
-    session.resume = found
-    session.metrics.cut(state["metrics_bytes"])
-    if world.rank == 0:
-        starts.end_a_chain(run, state["samples"])
-        run.log_event("resumed", rank=0, samples=state["samples"], checkpoint=found.name, ranks=world.size)
-        session.view.note(f"resumed at epoch {state['epoch']:g} from {found.name}")
-    return int(state["samples"])
-
-
 def _kept_scores(run: Run) -> dict[str, dict[str, float]]:
     kept = {split: run.scores(split) for split in ("val", "test")}
     return {split: {n: v for n, v in found.items() if n != "about"} for split, found in kept.items() if found}
-
-
-def _taken_up(source: Path, epoch: int | None) -> Path:
-    """The save of another run, or the checkpoint file, that this run goes on from."""
-    if not source.is_dir():
-        if epoch is not None:
-            raise ConfigError(f"train.resume_epoch={epoch} needs a run, and {source} is a file")
-        return source
-    if (source / foreign.FILE).exists():
-        return source
-    other = Run(source)
-    plan = _json(other.plan_file)
-    most = None if epoch is None else (epoch + 1) * int(plan.get("epoch_samples") or 0)
-    found, _ = foreign.newest(other.checkpoints, most=most)
-    if found is None:
-        kept = sorted(entry.name for entry in other.checkpoints.glob("samples-*"))
-        raise ConfigError(
-            f"train.resume: {source} has no whole checkpoint{f' within {epoch} epochs' if epoch is not None else ''}; "
-            f"it has {', '.join(kept) or 'none'}. Keep more with train.keep"
-        )
-    return found
-
-
-def _stages(session: "Session") -> None:
-    """The user's own stages, or ours: fit, perhaps validate, test."""
-    brought, world, run = session.brought, session.world, session.run
-    from instar.engine import definition
-
-    if brought.task.stages is not None:
-        module, _, name = brought.task.stages.rpartition(".")
-        stages = definition.find(brought_ones.Definition(module=module, definition=name))
-        try:
-            stages(session)
-        except InstarError:
-            raise
-        except Exception as error:
-            raise ConfigError(f"task.stages: {definition.blame(error)}") from error
-        session.state = session.state or "finished"
-    else:
-        session.fit()
-    if world.rank == 0:
-        facts = {"state": session.state, "best": session.position.best}
-        run.log_event("finished", rank=0, samples=_samples(run), **facts)
-    if brought.task.stages is None:
-        which = brought.train.test
-        if brought.train.validate_after and session.has("val"):
-            session.validate("best" if which == "none" else which)
-        if which != "none" and session.has("test"):
-            session.test(which)
-    for split in session.scores:
-        if world.rank == 0:
-            _write_scores(session, split, brought.train.test)
-
-
-def _write_scores(session: "Session", split: str, checkpoint: str) -> None:
-    run = session.run
-    file = session.checkpoint(checkpoint if checkpoint != "none" else "best")
-    about = {"run": run.name, "split": split, "checkpoint": file.parent.name, "seed": session.brought.seed}
-    about["parameters"] = sum(weight.numel() for weight in session.module.parameters())
-    found = {**session.scores[split], "about": about}
-    write_atomically(run.scores_file(split), json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    run.log_event("evaluated", rank=0, split=split, checkpoint=file.parent.name)
 
 
 # --- images that Instar reads ----------------------------------------------------------------------------------------
@@ -400,16 +305,3 @@ def _device(machine: Machine) -> str:
     from instar.engine import planning
 
     return planning.device_of(machine.device)
-
-
-def _samples(run: Run) -> int:
-    """How far the newest save is."""
-    found, _ = foreign.newest(run.checkpoints)
-    return int(foreign.state_of(found)["samples"]) if found else 0
-
-
-def _json(path: Path) -> Facts:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}

@@ -34,7 +34,7 @@ _HEAVY = ("torch", "torchvision", "timm", "numpy", "pyarrow", "PIL", "h5py")
 
 
 def check_kind(shelf: str, kind: str) -> ModuleType:
-    """A plug-in can be found, described and set, and reading its settings loads nothing heavy; returns its module."""
+    """A plug-in that recipes set is found and described, and its settings load nothing heavy; returns its module."""
     module = plugins.load(shelf, kind)
     settings = getattr(module, "Settings", None)
     assert module.__doc__, f"{kind} has a docstring, which is its page in the manual"

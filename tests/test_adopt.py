@@ -160,3 +160,27 @@ def test_places_in_a_composed_file_are_those_of_the_file_that_won(file):
     assert isinstance(document, documents.Document)
     assert document.place(("num_nodes",)).endswith("big.yaml:2")
     assert document["qos"] == "silver" and document.place(("qos",)).endswith("small.yaml:23")
+
+
+def test_a_file_that_inherits_another_has_the_places_of_both(tmp_path):
+    (tmp_path / "a group").mkdir()
+    (tmp_path / "a group" / "slow.yaml").write_text("# @package _global_\nlr: 0.5\nmax_epochs: 9\nmax_time: x\n")
+    (tmp_path / "base.yaml").write_text(
+        "defaults:\n  - a group/slow\n  - _self_\nmodule: my.module\ndefinition: Mine\nlr: 0.1\nmax_epochs: 3\n"
+    )
+    file = tmp_path / "it's.yaml"
+    file.write_text("defaults:\n  - base\n  - _self_\nmax_epochs: 5\n")
+    found, _ = adopt.of_file(file)
+    places = {key: found.recipe.place(key) for key in (("task", "args", "lr"), ("trainer", "max_epochs"))}
+    assert places == {
+        ("task", "args", "lr"): f"{tmp_path / 'base.yaml'}:6",
+        ("trainer", "max_epochs"): f"{file}:4",
+    }
+    assert found.recipe.place(("trainer", "max_time")) == f"{tmp_path / 'a group' / 'slow.yaml'}:4"
+
+
+def test_a_word_that_yaml_misreads_is_named_in_a_file_that_is_inherited(tmp_path):
+    (tmp_path / "base.yaml").write_text("module: my.module\ndefinition: Mine\nanswer: no\n")
+    (tmp_path / "mine.yaml").write_text("defaults:\n  - base\n  - _self_\n")
+    with pytest.raises(ConfigError, match=r"base.yaml:3: answer is no, but must be true or false, or stand in quotes"):
+        adopt.of_file(tmp_path / "mine.yaml")

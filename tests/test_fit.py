@@ -296,6 +296,15 @@ def test_a_strategy_that_cannot_be_here_is_refused_in_one_line(tmp_path, strateg
     assert len(str(refused.value).splitlines()) == 1
 
 
+def test_a_strategy_of_many_is_left_out_by_one_process_which_says_so(tmp_path, undisturbed):
+    """As a recipe of a cluster is tried on a laptop."""
+    notes = Notes()
+    outcome = fit(tmp_path, recipe(trainer__strategy="ddp"), view=notes)
+    assert any("trainer.strategy=ddp is for several processes" in note for note in notes.all)
+    assert same(outcome.run, undisturbed.run)
+    assert outcome.scores == undisturbed.scores
+
+
 def test_a_strategy_that_starts_processes_is_refused_with_the_one_to_write():
     with pytest.raises(ConfigError, match=r"is ddp_spawn_find_unused_parameters_true, but .*: write ddp_find_unused"):
         recipe(trainer__strategy="ddp_spawn_find_unused_parameters_true")

@@ -5,8 +5,9 @@ import textwrap
 
 import pytest
 
-from instar import testing
+from instar import plugins, testing
 from instar.engine.checkpoint import store as checkpoint
+from instar.plugins import SHELVES
 from tests.fakes.images import folder_of_images
 from tests.test_docs import ROOT, blocks
 
@@ -36,6 +37,14 @@ def test_the_plugins_of_the_how_to_keep_their_contracts(mylab, tmp_path):
     testing.check_model({"kind": "mylab.models.two_layers", "width": 4})
     testing.check_reader("mylab.readers.squares", root=folder_of_images(tmp_path / "images"))
     testing.check_kind("tasks", "mylab.tasks.margin")
+
+
+@pytest.mark.scenario  # a process a plug-in
+@pytest.mark.parametrize("shelf", [shelf for shelf in SHELVES if shelf not in ("clusters", "explainers", "exporters")])
+def test_every_plugin_on_our_shelves_is_found_described_and_light(shelf):
+    """Those that a recipe sets."""
+    for kind in plugins.kinds(shelf):
+        testing.check_kind(shelf, kind)
 
 
 @pytest.mark.parametrize(

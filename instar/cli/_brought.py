@@ -1,6 +1,7 @@
 """What the verbs do where the recipe is of a LightningModule of one's own."""
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,7 @@ def _announcer(view: Any, brought: "Brought") -> Callable[[Any, dict[str, Any]],
 def _finish(words: Words, outcome: Any, notes: Sequence[str]) -> None:
     """Say how good it is, where to look, and what to type next."""
     if outcome.state == "dry":
-        again = " ".join(word for word in ("instar", *words.line) if word != "--dry")
+        again = shlex.join(word for word in ("instar", *words.line) if word != "--dry")
         train.tell(words, {"state": "dry", "run": str(outcome.run.path)}, [f"next     {again}"])
         return
     best, scores = outcome.best, outcome.scores

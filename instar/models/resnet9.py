@@ -20,6 +20,7 @@ class Settings(Base):
     """A small residual network for small images."""
 
     kind: Literal["resnet9"]
+    """A small residual network for small images."""
     width: Annotated[int, Field(ge=4)] = 32
     """Channels of the first layer; the deepest has four times as many."""
     scale: Annotated[float, Field(gt=0)] = 0.125

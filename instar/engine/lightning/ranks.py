@@ -1,5 +1,6 @@
 """The ranks that Instar found and joined, as Lightning is told of them."""
 
+import socket
 from typing import Any
 
 import torch
@@ -10,15 +11,24 @@ from instar.errors import ConfigError
 
 
 class Ranks(ClusterEnvironment):
-    """The ranks that Instar has found and joined already."""
+    """The ranks that Instar has found and joined already.
+
+    A rank that is alone has joined nobody: a strategy of many (`ddp`) then meets itself at a free port of this machine.
+    """
 
     def __init__(self, world: World, *, local_rank: int, node_rank: int):
         super().__init__()
         self._world, self._local_rank, self._node_rank = world, local_rank, node_rank
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = int(free.getsockname()[1])
 
     creates_processes_externally = True
-    main_address = "joined already"
-    main_port = 0
+    main_address = "127.0.0.1"
+
+    @property
+    def main_port(self) -> int:
+        return self._port
 
     @staticmethod
     def detect() -> bool:

@@ -178,6 +178,11 @@ class Session:
             train = self.brought.train
             assert train.monitor and train.monitor_mode, "checked with the settings"
             callbacks.append(EarlyStopping(train.monitor, mode=train.monitor_mode, verbose=False, **dict(stop)))
+        strategy = str(given.get("strategy", ""))
+        if not several and strategy.partition("_")[0] == "ddp":
+            if isinstance(watch, Watch):
+                self.view.note(f"trainer.strategy={strategy} is for several processes; this one is alone, without it")
+            del given["strategy"]
         rank_zero_only.rank = world.rank  # type: ignore[attr-defined]
         defaults: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
         defaults |= {"strategy": "ddp"} if several else {}
