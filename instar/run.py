@@ -182,10 +182,10 @@ class Run:
         """
         # One line is enough for most runs, and there may be a thousand of them.
         backwards = _newest_lines(self.events_file)
-        newest: dict[str, Any] = next(_objects(backwards), {})
-        last = next((event for event in _objects(backwards) if event.get("event") not in BESIDE), {})
-        of_job = (event["job"] for event in _objects(line for line in backwards if '"job"' in line) if "job" in event)
-        point: dict[str, Any] = next(_objects(_newest_lines(self.metrics_file)), {})
+        newest: dict[str, Any] = next(objects(backwards), {})
+        last = next((event for event in objects(backwards) if event.get("event") not in BESIDE), {})
+        of_job = (event["job"] for event in objects(line for line in backwards if '"job"' in line) if "job" in event)
+        point: dict[str, Any] = next(objects(_newest_lines(self.metrics_file)), {})
         plan = _json(self.plan_file)
         total = plan.get("total_samples") or 0
         samples = max(int(point.get("samples", 0)), int(last.get("samples", 0) or 0))
@@ -314,10 +314,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
-    yield from _objects(text.splitlines())
+    yield from objects(text.splitlines())
 
 
-def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def objects(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
+    """What lines of JSON hold; a line that is torn, or no object, is passed over."""
     for line in lines:
         try:
             value = json.loads(line)

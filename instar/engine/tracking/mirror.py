@@ -29,7 +29,7 @@ from typing import Any
 from instar import documents, plugins, points
 from instar.experiment import flat
 from instar.points import About, Point, Tracker
-from instar.run import Run, write_atomically
+from instar.run import Run, objects, write_atomically
 
 _PR_SET_PDEATHSIG = 1
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
@@ -123,7 +123,7 @@ class Mirror:
         if not lines:
             return []
         self._offset, self._last = self._offset + sum(map(len, lines)), lines[-1]
-        fresh = points.of(_objects(lines))
+        fresh = points.of(objects(lines))
         return points.after(fresh, self._kept.get("told")) if not tracker.starts_anew else fresh
 
     def _was_cut(self) -> bool:
@@ -222,16 +222,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
 
 
 @contextmanager
