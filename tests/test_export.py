@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image, ImageOps
 
 from instar import cli, evaluate, export, exported, manifest, predict
 from instar import predictions as stored
-from instar.engine.exporting import child
+from instar.engine.exporting import child, proof
 from instar.errors import ConfigError, DataError, ExportError
 from instar.export import Options
 from instar.machine import Machine
@@ -47,6 +49,20 @@ def onnx(trained):
     """The run as ONNX, beside two exporters that are no good."""
     kinds = ("tests.fakes.swapped_exporter", "tests.fakes.crashing_exporter", "onnx")
     return dict(zip(kinds, export.export(trained, to=kinds, options=Options(seconds=300)), strict=True))
+
+
+def test_answers_lie_as_far_apart_as_all_pairs_of_rows_do_in_the_mean_in_whatever_order():
+    label = np.repeat([0, 1], 20)  # rows of a class stand together, as folders are listed
+    answers = [{"probability": np.eye(2)[k] * 0.8 + 0.1} for k in label]
+    contract = SimpleNamespace(answers="classes", labels=("a", "b"))
+
+    def spread(rows):
+        some = [answers[row] for row in rows]
+        return proof.compared(contract, some, some, label[rows])["spread"]
+
+    pairs = [abs(one["probability"] - two["probability"]).sum() / 2 for one, two in combinations(answers, 2)]
+    assert spread(np.arange(40)) == pytest.approx(np.mean(pairs)) == pytest.approx(0.8 * 20 / 39)
+    assert spread(np.random.default_rng(0).permutation(40)) == pytest.approx(np.mean(pairs))
 
 
 def test_the_file_answers_what_evaluation_says(trained, onnx):

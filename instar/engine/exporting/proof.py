@@ -160,8 +160,15 @@ def _moved(first_NK: np.ndarray, second_NK: np.ndarray) -> float:
 
 
 def _spread(our_NK: np.ndarray) -> float:
-    """How far the answers to different rows lie apart; 1 where there is one row only."""
-    return _moved(our_NK, np.roll(our_NK, 1, axis=0)) if len(our_NK) > 1 else 1.0
+    """How far the answers to two rows lie apart, in the mean over all pairs of rows; 1 where there is one row only.
+
+    Of sorted numbers, the i-th of N is subtracted N - 1 - i times in the sum of all distances, and added i times.
+    """
+    N = len(our_NK)
+    if N < 2:
+        return 1.0
+    weight_N = 2 * np.arange(N) - (N - 1)
+    return float((weight_N @ np.sort(our_NK.astype(np.float64), axis=0)).sum() / (N * (N - 1)))
 
 
 def _paired(ours_N: np.ndarray, theirs_N: np.ndarray) -> dict[str, Any]:
