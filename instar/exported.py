@@ -22,7 +22,7 @@ from instar import contract as contracts
 from instar import plugins
 from instar.contract import CLASSES, EMBEDDING, PIXELS, Contract
 from instar.errors import DataError, ExportError
-from instar.readers import _pixels, _views
+from instar.readers import _images, _pixels, _views
 from instar.readers._views import Frame, View
 
 Source = str | Path | bytes | np.ndarray
@@ -230,7 +230,7 @@ def _seen(source: Source, contract: Contract, chosen: Callable[[int, int], View]
         if contract.dtype != "uint8" or contract.channels not in (1, 3):
             raise DataError(f"this model looks at {contract.channels} numbers a pixel: give it a .npy of H x W x C")
         if isinstance(source, bytes):
-            return _pixels.viewed(_pixels.of_bytes(source), chosen, form(contract), data=source)
+            return _pixels.viewed(_images.of_bytes(source), chosen, form(contract), data=source)
         return _pixels.read(source, chosen, form(contract))
     array = _array(source) if isinstance(source, str | Path) else np.asarray(source)
     if array.ndim not in (2, 3) or 0 in array.shape:

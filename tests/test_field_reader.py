@@ -11,7 +11,7 @@ from instar.errors import ConfigError, DataError
 from instar.experiment import Data
 from instar.masks import IGNORE
 from instar.networks import pixels
-from instar.readers._pixels import BadImage
+from instar.readers._images import BadImage
 from tests.fakes.masks import field, folder_of_fields
 
 h5py = pytest.importorskip("h5py")

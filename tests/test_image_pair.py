@@ -13,7 +13,7 @@ from instar.engine.loading.loaders import keyed
 from instar.errors import ConfigError, DataError
 from instar.experiment import Data, load
 from instar.readers import _crops, _halves, _thermal
-from instar.readers._pixels import BadImage
+from instar.readers._images import BadImage
 from tests.fakes.sky import celsius, folder_of_pairs, table
 
 reader = plugins.load("readers", "image_pair")

@@ -15,9 +15,11 @@ from PIL import Image
 
 from instar import terminal
 from instar.engine import provenance
+from instar.readers import _images as images
 from instar.readers import _jpeg
 from instar.readers import _pixels as pixels
-from instar.readers._pixels import BadImage, Form
+from instar.readers._images import BadImage
+from instar.readers._pixels import Form
 from instar.readers._views import View
 
 built = pytest.mark.skipif(_jpeg._ours() is None, reason="instar_jpeg is not built: pip install ./native/instar_jpeg")
@@ -55,7 +57,7 @@ def seen(data: bytes, view: View, form: Form, *, choose=None) -> np.ndarray | st
 def seen_by_pillow(data: bytes, view: View, form: Form, *, choose=None) -> np.ndarray | str:
     """The same, where Pillow alone looks at the file."""
     try:
-        return pixels.viewed(pixels.of_bytes(data), choose or (lambda width, height: view), form)
+        return pixels.viewed(images.of_bytes(data), choose or (lambda width, height: view), form)
     except BadImage as error:
         return str(error)
 

@@ -16,7 +16,7 @@ from instar.errors import ConfigError, DataError
 from instar.experiment import Data
 from instar.masks import IGNORE
 from instar.readers import _masks, _views
-from instar.readers._pixels import BadImage
+from instar.readers._images import BadImage
 from instar.readers._views import Frame, View
 from tests.fakes.masks import folder_of_masks, scene
 

@@ -11,8 +11,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from instar.augment import Augment
+from instar.readers import _images as images
 from instar.readers import _pixels as pixels
-from instar.readers._pixels import BadImage, Form
+from instar.readers import _varying as varying
+from instar.readers._images import BadImage
+from instar.readers._pixels import Form
 from instar.readers._views import View, evaluation
 
 with warnings.catch_warnings():
@@ -109,8 +112,8 @@ def test_images_are_turned_upright_and_the_box_with_them(tmp_path, orientation, 
     ours = pixels.read(path, choose, Form(40))
     assert sizes == [upright.size]
     assert difference(ours, upright.resize((40, 40), Image.Resampling.BILINEAR, box=(10, 15, 70, 65))) < 0.2
-    with pixels.opened(path) as (image, _):
-        assert pixels.upright_size(image) == upright.size or suffix == "png"  # a PNG may say so behind its pixels
+    with images.opened(path) as (image, _):
+        assert images.upright_size(image) == upright.size or suffix == "png"  # a PNG may say so behind its pixels
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -293,17 +296,17 @@ def test_what_a_view_asks_for_is_what_torchvision_does(name):
     view, theirs = CASES[name]
     image = photo(96, 96)
     # torchvision rounds the coefficients of a perspective to 32 bits.
-    assert difference(np.asarray(pixels.vary(image, view, (7, 8, 9))), theirs(image)) <= 0.02
+    assert difference(np.asarray(varying.vary(image, view, (7, 8, 9))), theirs(image)) <= 0.02
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_grey_image_stays_grey(name):
-    assert pixels.vary(photo(96, 96).convert("L"), CASES[name][0], (7, 8, 9)).mode == "L"
+    assert varying.vary(photo(96, 96).convert("L"), CASES[name][0], (7, 8, 9)).mode == "L"
 
 
 def test_a_moved_crop_is_padding_and_a_random_crop_of_torchvision():
     image = photo(96, 96)
-    ours = np.asarray(pixels.vary(image, View((0, 0, 1, 1), offset=(3, -4)), 9))
+    ours = np.asarray(varying.vary(image, View((0, 0, 1, 1), offset=(3, -4)), 9))
     theirs = functional.crop(functional.pad(image, [4], fill=9), 4 + 4, 4 - 3, 96, 96)
     assert difference(ours, theirs) == 0
 

@@ -15,9 +15,9 @@ from instar import fields
 from instar.errors import DataError
 from instar.fields import Unreadable
 from instar.plugins import unknown
-from instar.readers import _filling, _masks, _pixels
+from instar.readers import _filling, _masks, _pixels, _varying
+from instar.readers._images import BadImage
 from instar.readers._masks import Codes
-from instar.readers._pixels import BadImage
 from instar.readers._stores import Files, Packs
 from instar.readers._views import View
 
@@ -172,7 +172,7 @@ def seen(image_HWC: np.ndarray, view: View, zero_C: np.ndarray) -> np.ndarray:
     for channel, zero in enumerate(zero_C):
         image = Image.fromarray(image_HWC[..., channel] - zero)
         small = _pixels.framed(image, view, 0, Image.Resampling.BILINEAR)
-        moved[..., channel] = np.asarray(_pixels.vary(small, view)) + zero
+        moved[..., channel] = np.asarray(_varying.vary(small, view)) + zero
     return moved
 
 

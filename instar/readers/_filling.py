@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from instar.readers._pixels import BadImage, problems_named
+from instar.readers._images import BadImage, problems_named
 from instar.readers._stores import TRUNCATED, Array
 
 _AT_ONCE = 1 << 20  # bytes: measured, what is read stays in the cache until it was checked

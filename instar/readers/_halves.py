@@ -18,8 +18,9 @@ from PIL import Image
 
 from instar import fields
 from instar.errors import DataError
-from instar.readers import _pixels, _thermal, _views
-from instar.readers._pixels import BadImage, Form
+from instar.readers import _images, _pixels, _thermal, _varying, _views
+from instar.readers._images import BadImage
+from instar.readers._pixels import Form
 from instar.readers._views import View
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ def whole(file: str | bytes | memoryview, name: str, half: "Half") -> "Image.Ima
             from instar import packed
 
             return _numbers(packed.of_npy(file), half)
-        return _pixels.of_bytes(file) if not name.lower().endswith(_thermal.ENDING) else _table(bytes(file))
+        return _images.of_bytes(file) if not name.lower().endswith(_thermal.ENDING) else _table(bytes(file))
     if name.lower().endswith(PICTURES):
-        return _pixels.of_bytes(_pixels.bytes_of(file))
+        return _images.of_bytes(_images.bytes_of(file))
     if name.lower().endswith(_thermal.ENDING):
-        return _table(_pixels.bytes_of(file))
+        return _table(_images.bytes_of(file))
     return _numbers(fields.read(Path(file), half.data), half)
 
 
@@ -95,7 +96,7 @@ def _numbers(array: np.ndarray, half: "Half") -> np.ndarray:
 
 def size(one: "Image.Image | np.ndarray") -> tuple[int, int]:
     """Width and height of a half, upright."""
-    return _pixels.upright_size(one) if isinstance(one, Image.Image) else (one.shape[1], one.shape[0])
+    return _images.upright_size(one) if isinstance(one, Image.Image) else (one.shape[1], one.shape[0])
 
 
 def region(width: int, height: int, half: "Half") -> Region:
@@ -134,7 +135,7 @@ def shown(one: "Image.Image | np.ndarray", views: Sequence[View], form: Form) ->
         if len(views) == 1:
             return _pixels.viewed(one, lambda width, height: views[0], form)[None]
         # Decoded once for all its views, at a scale that has a pixel for every one that is wanted.
-        width, height = _pixels.upright_size(one)
+        width, height = _images.upright_size(one)
         sides = [min(view.box[2] - view.box[0], view.box[3] - view.box[1]) for view in views]
         room = max(1.0, min(sides) / form.size)
         decoded = np.asarray(_pixels.upright(one, form, short=max(1, round(min(width, height) / room))))
@@ -153,7 +154,8 @@ def measured(image_HWC: np.ndarray, view: View, side: int, scale: Scale, bounds:
     for channel in range(image_HWC.shape[2]):
         image = Image.fromarray(np.ascontiguousarray(image_HWC[..., channel]))
         small = image.resize((side, side), Image.Resampling.BILINEAR, view.box)
-        planes.append(np.asarray(_pixels.vary(small, replace(view, colour=()), _middle(image_HWC[..., channel], view))))
+        uncovered = _middle(image_HWC[..., channel], view)
+        planes.append(np.asarray(_varying.vary(small, replace(view, colour=()), uncovered)))
     seen_SSC = np.stack(planes, axis=-1).astype(np.float32)
     if bounds is not None:
         return _in_three(seen_SSC[..., 0], bounds, scale)

@@ -10,7 +10,7 @@ from instar import packed
 from instar.augment import Augment, Crops
 from instar.manifest import Manifest
 from instar.packed import Packed
-from instar.readers import _crops, _halves, _packed, _pixels, _views
+from instar.readers import _crops, _halves, _images, _packed, _pixels, _views
 from instar.readers._patience import patiently
 from instar.readers._pixels import Form, Show
 from instar.readers._views import View
@@ -88,9 +88,9 @@ class Reader:
     def _views(self, row: int, draw: np.random.Generator | None) -> dict[str, Any]:
         """The views that a task learns from, by the names it looks for."""
         assert self._wanted is not None, "the caller looked"
-        data = _pixels.bytes_of(self.name(row)) if self._pack is None else self._pack.checked(int(self._rows[row]))
-        one = _pixels.of_bytes(data) if bytes(data[:6]) != b"\x93NUMPY" else self._array(row, data)
-        width, height = one.shape[1::-1] if isinstance(one, np.ndarray) else _pixels.upright_size(one)
+        data = _images.bytes_of(self.name(row)) if self._pack is None else self._pack.checked(int(self._rows[row]))
+        one = _images.of_bytes(data) if bytes(data[:6]) != b"\x93NUMPY" else self._array(row, data)
+        width, height = one.shape[1::-1] if isinstance(one, np.ndarray) else _images.upright_size(one)
         wholes = {"image": _crops.Whole(one, _halves.Region(0, 0, width, height), self._form)}
         if draw is None:
             return _crops.evaluation(wholes, self._wanted, self._view, row)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from instar.errors import DataError
 from instar.masks import IGNORE, MOST_CLASSES
-from instar.readers import _pixels
-from instar.readers._pixels import BadImage
+from instar.readers import _images, _pixels, _varying
+from instar.readers._images import BadImage
 from instar.readers._views import View
 
 _SHOWN = 4
@@ -70,13 +70,13 @@ def classes_of(value_HW: np.ndarray, codes: Codes) -> np.ndarray:
 
 def values(path: str | Path, *, colours: bool) -> np.ndarray:
     """What stands in each pixel: uint8 or int32 HW; colours as 0xRRGGBB. Raises BadImage where it cannot be said."""
-    with _pixels.opened(path) as (image, _):
+    with _images.opened(path) as (image, _):
         return values_of(image, colours=colours)
 
 
 def values_of(image: Image.Image, *, colours: bool) -> np.ndarray:
     """The same of an image that was opened."""
-    with _pixels.problems_named():
+    with _images.problems_named():
         image.load()
         return _values(image, colours=colours)
 
@@ -167,4 +167,4 @@ def seen(class_HW: np.ndarray, view: View, size: int) -> np.ndarray:
         small = _pixels.framed(image, view, IGNORE, Image.Resampling.NEAREST)
     else:
         small = image.resize((size, size), Image.Resampling.NEAREST, view.box)
-    return np.asarray(_pixels.vary(small, view, IGNORE, labels=True))
+    return np.asarray(_varying.vary(small, view, IGNORE, labels=True))

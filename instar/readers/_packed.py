@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from instar import packed
 from instar.packed import Packed
+from instar.readers import _images as images
 from instar.readers import _masks
 from instar.readers import _pixels as pixels
 from instar.readers._pixels import Form, Show
@@ -27,7 +28,7 @@ def viewed(
     if show is not None:
         return show(into_HWC)
     data = pack.checked(row)
-    return pixels.viewed(pixels.of_bytes(data), choose, form, data=data)
+    return pixels.viewed(images.of_bytes(data), choose, form, data=data)
 
 
 def begun(pack: Packed, row: int, choose: Callable[[int, int], View], form: Form) -> Show | None:
@@ -43,7 +44,7 @@ def begun(pack: Packed, row: int, choose: Callable[[int, int], View], form: Form
 
 def mask_values(pack: Packed, row: int, *, colours: bool) -> np.ndarray:
     """What stands in each pixel of a packed mask; raises as `viewed` does."""
-    return _masks.values_of(pixels.of_bytes(pack.checked(row)), colours=colours)
+    return _masks.values_of(images.of_bytes(pack.checked(row)), colours=colours)
 
 
 def masks_of(root: Path, names: Sequence[str], *, colours: bool) -> tuple[Callable[[str], np.ndarray], bool]:

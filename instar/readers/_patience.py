@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from instar.readers._pixels import BadImage
+from instar.readers._images import BadImage
 
 T = TypeVar("T")
 

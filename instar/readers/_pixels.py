@@ -14,56 +14,38 @@ What each kind of file becomes:
   16-bit greyscale      0..65535 scaled to 0..255, not clipped; or `span`, if it is given
   float, 32-bit         only with `span`, the values that are black and white: nothing in the file says them
   animated, paged       the first picture
-Anything else is a BadImage with a reason. Formats for which Pillow runs other programs (EPS) are never opened.
+Anything else is a BadImage with a reason.
 """
 
-import io
-import os
-import stat
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageEnhance, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, ImageChops
 
-from instar.errors import DataError
 from instar.readers import _jpeg
-from instar.readers._views import Box, Corners, View
+from instar.readers._images import (
+    MOST_PIXELS,
+    TURN,
+    Colour,
+    Span,
+    averageable,
+    bytes_of,
+    kind,
+    of_array,
+    of_bytes,
+    problems_named,
+    ready,
+    swapped,
+)
+from instar.readers._varying import colour, vary
+from instar.readers._views import Box, View
 
-# Importing a plugin registers its format; those left out are never tried. A phone's MPO is opened as JPEG.
-_PLUGINS = (TiffImagePlugin, WebPImagePlugin)
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
-_SMALL = 1 << 16  # bytes
 _WORTH_IT = 64  # pixels a side from which another library's start pays
-MOST_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB in RGB
 
-Colour = tuple[int, int, int]
-Span = tuple[float, float]
 Show = Callable[[np.ndarray | None], np.ndarray]  # puts a view into an array, or gives a new one
-
-# Above its limit Pillow warns, and only refuses at twice that. A bomb is refused.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-
-_ORIENTATION = 0x0112
-_TURN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIXTEEN_BITS = (0.0, 65535.0)
-
-
-class BadImage(DataError):
-    """One file cannot be used as an image. The message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +116,8 @@ def viewed(
     data   its bytes, from which a JPEG may be decoded faster
     """
     with problems_named():
-        orientation = _ready(image)
-    view = choose(*_swapped(image.size, orientation))
+        orientation = ready(image)
+    view = choose(*swapped(image.size, orientation))
     with problems_named():
         if view.frame is not None:
             return _framed(image, view, orientation, form)
@@ -167,7 +149,7 @@ def _of_jpeg(
     box = _scaled(box, scale)
     left, top, right, bottom = map(int, box)
     colours = 1 if size[2] == 1 else form.channels
-    quick = colours == form.channels and orientation not in _TURN and _is_quick(box, view, form)
+    quick = colours == form.channels and orientation not in TURN and _is_quick(box, view, form)
     if not _jpeg.by_region():
         whole = _jpeg.whole(data) if scale == 1 and size[2] == colours == 3 else None
         if whole is None or quick:
@@ -186,14 +168,6 @@ def _of_jpeg(
     part = Image.new("L" if colours == 1 else "RGB", (width, height))
     part.paste(Image.fromarray(cut[..., 0] if colours == 1 else cut), (left, top))
     return _shown(part, box, view, form, orientation)
-
-
-def bytes_of(path: str | Path) -> bytes:
-    """All of a file; raises BadImage for what is no regular file (a FIFO would block for ever) or unreadable."""
-    with problems_named(), os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BadImage("not a regular file")
-        return file.read()
 
 
 def viewed_array(
@@ -228,15 +202,15 @@ def _array_shown(array: np.ndarray, view: View, form: Form, into_HWC: np.ndarray
 def _shown(part: Image.Image, box: Box, view: View, form: Form, orientation: int) -> np.ndarray:
     """The box of what was decoded at the form's size, and then all else that the view asks for."""
     own_mode = part.mode == ("L" if form.channels == 1 else "RGB")
-    if own_mode and orientation not in _TURN and _is_quick(box, view, form):
+    if own_mode and orientation not in TURN and _is_quick(box, view, form):
         cut = np.array(part.crop(box))
         return _varied(cut.reshape(*cut.shape[:2], form.channels), view, form)
     # Where more than 4 pixels become one, they are first averaged in whole blocks.
     gap = None if view.exact else 2.0
     small = part.resize((form.size, form.size), Image.Resampling.BILINEAR, box, reducing_gap=gap)
     small = _finished(small, form)
-    if orientation in _TURN:
-        small = small.transpose(_TURN[orientation])
+    if orientation in TURN:
+        small = small.transpose(TURN[orientation])
     return np.asarray(vary(small, view, form.fill)).reshape(form.size, form.size, form.channels)
 
 
@@ -247,10 +221,10 @@ def _framed(image: Image.Image, view: View, orientation: int, form: Form) -> np.
         image.draft("L", image.size)
     image.load()
     if image.mode not in ("L", "RGB") or image.has_transparency_data:
-        image = _averageable(image, kind(image), form.span)
+        image = averageable(image, kind(image), form.span)
     image = _finished(image, form)
-    if orientation in _TURN:
-        image = image.transpose(_TURN[orientation])
+    if orientation in TURN:
+        image = image.transpose(TURN[orientation])
     small = framed(image, view, form.fill, Image.Resampling.BILINEAR)
     return np.asarray(vary(small, view, form.fill)).reshape(*view.frame.shape, form.channels)
 
@@ -267,7 +241,7 @@ def framed(image: Image.Image, view: View, fill: int | Colour, resample: Image.R
         image = image.resize(frame.lands, resample, view.box)
     if frame.lands == (frame.shape[1], frame.shape[0]):
         return image
-    whole = Image.new(image.mode, (frame.shape[1], frame.shape[0]), _colour(image, fill))
+    whole = Image.new(image.mode, (frame.shape[1], frame.shape[0]), colour(image, fill))
     whole.paste(image, frame.place)
     return whole
 
@@ -324,114 +298,6 @@ def _resized(cut_1HWC: np.ndarray, view: View, form: Form, into_HWC: np.ndarray 
     return result_HWC
 
 
-def of_bytes(data: bytes | memoryview) -> Image.Image:
-    """The image in the bytes of a file, its header read and no pixel decoded. Raises BadImage."""
-    with problems_named():
-        if not len(data):
-            raise BadImage("empty file, 0 bytes")
-        return _limited(Image.open(io.BytesIO(data), formats=FORMATS))
-
-
-def of_array(array: np.ndarray) -> Image.Image:
-    """An array of H x W or H x W x C as an image. Raises BadImage where it has no colours that are known here."""
-    flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    kind = (flat.dtype.kind + str(flat.dtype.itemsize), flat.shape[2] if flat.ndim == 3 else 1)
-    if flat.ndim not in (2, 3) or kind not in (*((("u1", n)) for n in (1, 2, 3, 4)), ("u2", 1), ("i4", 1), ("f4", 1)):
-        raise BadImage(f"an array of {' x '.join(map(str, array.shape))} {array.dtype} is no picture")
-    return _limited(Image.fromarray(np.ascontiguousarray(flat.astype(flat.dtype.newbyteorder("="), copy=False))))
-
-
-def _limited(image: Image.Image) -> Image.Image:
-    if image.width * image.height > MOST_PIXELS:
-        raise BadImage(f"{image.width} x {image.height} pixels are more than may be decoded ({MOST_PIXELS:,})")
-    return image
-
-
-@contextmanager
-def opened(path: str | Path) -> Iterator[tuple[Image.Image, int]]:
-    """The image behind a path, its header read and no pixel decoded; and the descriptor of its file.
-
-    Raises BadImage for what is no regular file (a FIFO would block for ever), empty, unreadable, or no image.
-    """
-    with problems_named():
-        # O_NONBLOCK has no effect on a regular file, and keeps the opening of a FIFO from waiting for a writer.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    with file:
-        with problems_named():
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadImage("not a regular file")
-            if status.st_size == 0:
-                raise BadImage("empty file, 0 bytes")
-            # Most reads are of a few bytes; memory answers them faster than a file.
-            small = status.st_size <= _SMALL
-            image = _limited(Image.open(io.BytesIO(file.read()) if small else file, formats=FORMATS))
-        yield image, file.fileno()
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height as the image will be shown, from the header alone."""
-    # Pillow turns a TIFF itself while it loads, and gives the size it will have then.
-    return image.size if image.format == "TIFF" else _swapped(image.size, _orientation(image))
-
-
-def kind(image: Image.Image) -> str:
-    """What a pixel of this image is: Pillow's mode, with 16-bit greyscale always called I;16."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return "I;16"
-    return image.mode
-
-
-def reason_against(kind: str, span: Span | None) -> str:
-    """Why images of this kind cannot be read; '' where they can."""
-    if kind in ("I", "F") and span is None:
-        what = "32-bit float" if kind == "F" else "32-bit integers"
-        return f"{what}: which values are black and white? Write data.reader.span=[black, white]"
-    return ""
-
-
-class problems_named:  # a class: entering one takes a fifth of the time of a generator
-    """A context that turns whatever goes wrong with a file into BadImage."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, BadImage | MemoryError):
-            raise BadImage(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong with a file, in words. Decoders of hostile bytes raise all sorts of things."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "no such file"
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that is read here (JPEG, PNG, TIFF, BMP, GIF, WebP, PPM)"
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"its header says more pixels than may be decoded ({MOST_PIXELS:,})"
-    text = str(error) or type(error).__name__
-    return "truncated: its end is missing" if "truncated" in text.lower() else f"cannot be decoded: {text}"
-
-
-def _ready(image: Image.Image) -> int:
-    """The EXIF orientation left to apply, 1 to 8. Loads all but a JPEG, which can still be decoded in part."""
-    if image.format not in ("JPEG", "MPO"):
-        image.load()  # turns a TIFF upright; a PNG may have its EXIF behind its pixels
-    return _orientation(image)
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format in ("JPEG", "PNG") and "exif" not in image.info and "xmp" not in image.info:
-        return 1  # spares a JPEG 20 us, and a PNG of which only the header is wanted all of its pixels
-    found = image.getexif().get(_ORIENTATION, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _swapped(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    return (size[1], size[0]) if orientation >= 5 else size
-
-
 def _stored(box: Box, orientation: int, size: tuple[int, int]) -> Box:
     """A box of the upright image in the coordinates of the stored one, which is `size` large."""
     left, top, right, bottom = box
@@ -451,7 +317,7 @@ def _under_box(image: Image.Image, box: Box, form: Form, *, exact: bool) -> tupl
         image.load()
     if image.mode not in ("L", "RGB") or image.has_transparency_data:
         part, box = _under(image, box, form.size)
-        image = _averageable(part, kind(image), form.span)
+        image = averageable(part, kind(image), form.span)
     return image, box
 
 
@@ -499,41 +365,17 @@ def upright(image: Image.Image, form: Form, *, short: int | None = None) -> Imag
     Raises BadImage where it cannot be decoded.
     """
     with problems_named():
-        orientation = _ready(image)
+        orientation = ready(image)
         scale = short / min(image.size) if short and min(image.size) > short else 1.0
         size = (round(image.width * scale), round(image.height * scale))
         if image.format in ("JPEG", "MPO") and scale < 1:
             image.draft(None, (2 * size[0], 2 * size[1]))  # twice as fine as what is kept: the same to the eye
         image.load()
         if image.mode not in ("L", "RGB") or image.has_transparency_data:
-            image = _averageable(image, kind(image), form.span)
+            image = averageable(image, kind(image), form.span)
         image = image.resize(size, Image.Resampling.BICUBIC) if scale < 1 else image
         image = _finished(image, replace(form, channels=1 if image.mode in ("L", "F") else 3))
-    return image.transpose(_TURN[orientation]) if orientation in _TURN else image
-
-
-def turned(image: Image.Image) -> Image.Image:
-    """The whole image decoded and upright, in its own mode. Raises what decoding raises."""
-    orientation = _ready(image)
-    image.load()
-    return image.transpose(_TURN[orientation]) if orientation in _TURN else image
-
-
-def _averageable(image: Image.Image, kind: str, span: Span | None) -> Image.Image:
-    """The image in a mode whose numbers may be averaged: L, RGB, RGBa (weighed by opacity) or F (0 to 255)."""
-    if reason := reason_against(kind, span):
-        raise BadImage(reason)
-    if kind in ("I;16", "I", "F"):
-        return _between(image, span or _SIXTEEN_BITS)
-    if image.has_transparency_data:
-        return image.convert("RGBA").convert("RGBa")
-    return image.convert("L" if kind == "1" else "RGB")
-
-
-def _between(image: Image.Image, span: Span) -> Image.Image:
-    low, high = span
-    values = (np.asarray(image, np.float32) - low) * (255 / (high - low))
-    return Image.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.float32))
+    return image.transpose(TURN[orientation]) if orientation in TURN else image
 
 
 def _finished(image: Image.Image, form: Form) -> Image.Image:
@@ -546,67 +388,3 @@ def _finished(image: Image.Image, form: Form) -> Image.Image:
         image = Image.fromarray(np.minimum(weighed[..., :3] + (through + 127) // 255, 255).astype(np.uint8))
     mode = "L" if form.channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
-
-
-def vary(image: Image.Image, view: View, fill: int | Colour = 0, *, labels: bool = False) -> Image.Image:
-    """The small image after everything its view asks for beyond the crop; mode L, RGB or F.
-
-    labels   its numbers are names of classes: none between two of them is made up, and they have no colour
-    """
-    uncovered = _colour(image, fill)
-    if view.offset != (0, 0):
-        moved = Image.new(image.mode, image.size, uncovered)
-        moved.paste(image, view.offset)
-        image = moved
-    if view.hflip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if view.vflip:
-        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    nearest, bilinear = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
-    if view.corners is not None:
-        image = perspective(image, view.corners, uncovered, nearest if labels else bilinear)
-    if view.angle or view.shift != (0, 0):
-        resample = bilinear if view.smooth and not labels else nearest
-        image = image.rotate(view.angle, resample, translate=view.shift, fillcolor=uncovered)
-    for name, factor in () if labels else view.colour:
-        image = adjust(image, name, factor)
-    return image
-
-
-def _colour(image: Image.Image, fill: int | Colour) -> Any:
-    red, green, blue = (fill, fill, fill) if isinstance(fill, int) else fill
-    return (red, green, blue) if image.mode == "RGB" else round(0.299 * red + 0.587 * green + 0.114 * blue)
-
-
-def perspective(
-    image: Image.Image,
-    corners: Corners,
-    fill: Any = 0,
-    resample: Any = Image.Resampling.BILINEAR,
-) -> Image.Image:
-    """The image with its four corners, clockwise from the top left, moved to `corners`."""
-    right, bottom = image.width - 1, image.height - 1
-    whence = ((0, 0), (right, 0), (right, bottom), (0, bottom))
-    # Pillow wants x = (a u + b v + c) / (g u + h v + 1) and y likewise: two equations a corner, eight unknowns.
-    rows: list[list[float]] = []
-    for (u, v), (x, y) in zip(corners, whence, strict=True):
-        rows += [[u, v, 1, 0, 0, 0, -x * u, -x * v], [0, 0, 0, u, v, 1, -y * u, -y * v]]
-    values = [value for corner in whence for value in corner]
-    unknowns = np.linalg.lstsq(np.array(rows, float), np.array(values, float), rcond=None)[0].tolist()
-    return image.transform(image.size, Image.Transform.PERSPECTIVE, unknowns, resample, fillcolor=fill)
-
-
-def adjust(image: Image.Image, name: str, factor: float) -> Image.Image:
-    """The image with brightness, contrast or saturation multiplied, or its hue turned by a share of the circle."""
-    if name == "hue":
-        return _turn_hue(image, factor)
-    tool = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
-    return tool[name](image).enhance(factor)
-
-
-def _turn_hue(image: Image.Image, factor: float) -> Image.Image:
-    if image.mode == "L":
-        return image
-    hue, saturation, value = image.convert("HSV").split()
-    turned = np.asarray(hue) + np.uint8(int(factor * 255) % 256)  # 256 steps make a circle: overflow is meant
-    return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")

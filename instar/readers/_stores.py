@@ -15,7 +15,7 @@ import numpy as np
 from instar import fields, packed
 from instar.fields import Field, Unreadable
 from instar.plugins import unknown
-from instar.readers._pixels import BadImage, problems_named
+from instar.readers._images import BadImage, problems_named
 
 TRUNCATED = "truncated: its file ends before it does"
 

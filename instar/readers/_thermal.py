@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from instar.readers._pixels import BadImage
+from instar.readers._images import BadImage
 
 ENDING = ".csv"
 _KEYS = ("sensor", "bit depth", "width", "height", "resolution", "advanced radiometry support", "unit")

@@ -136,7 +136,7 @@ class Reader:
 
     def _row(self, row: int) -> "Row":
         from instar.readers import _fields
-        from instar.readers._pixels import BadImage
+        from instar.readers._images import BadImage
 
         found = _fields.Row(self._store, self._files[row].as_py(), self._masks[row].as_py(), self._layout)
         if [found.width, found.height] != self._sizes_N2[row].tolist():
@@ -253,7 +253,7 @@ def beside(settings: Settings, root: Path) -> list[Path]:
 def looking(settings: Settings, root: Path) -> "Callable[[str, str], Look]":
     """What tells the size of one row from its headers, given its two files."""
     from instar.readers import _fields, _stores
-    from instar.readers._pixels import BadImage
+    from instar.readers._images import BadImage
     from instar.readers._rows import Look
 
     store, layout = _stores.of(root), _layout(settings)
@@ -293,7 +293,7 @@ def survey(settings: Settings, root: Path, files: "Sequence[str]", masks: "Seque
 
     from instar.masks import IGNORE, MOST_CLASSES
     from instar.readers import _fields, _stores
-    from instar.readers._pixels import BadImage
+    from instar.readers._images import BadImage
     from instar.readers._rows import Survey
 
     layout, store = _layout(settings), _stores.of(root)
@@ -330,7 +330,7 @@ def _scaling(
 ) -> tuple[list[float], list[float], list[str]]:
     """How channels are normalised: by the file of statistics, or for want of one by some rows."""
     from instar.readers import _fields
-    from instar.readers._pixels import BadImage
+    from instar.readers._images import BadImage
 
     path = store.beside(settings.stats or Path(_STATS))
     if settings.stats is not None and path is None:

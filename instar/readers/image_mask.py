@@ -155,7 +155,7 @@ class Reader:
 
     def _mask(self, row: int) -> "np.ndarray":
         from instar.readers import _masks, _packed
-        from instar.readers._pixels import BadImage
+        from instar.readers._images import BadImage
 
         name, colours = self._masks[row].as_py(), self._codes.colours
         try:

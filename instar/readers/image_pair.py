@@ -165,7 +165,7 @@ class Reader:
     def _whole(self, row: int, name: str) -> "Whole":
         from instar.readers import _halves
         from instar.readers._crops import Whole
-        from instar.readers._pixels import BadImage
+        from instar.readers._images import BadImage
 
         half, file = self._halves[name], self._files[name][row].as_py()
         try:

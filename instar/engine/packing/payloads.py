@@ -11,9 +11,11 @@ from PIL import Image
 from instar import fields, packed
 from instar.engine.scan import headers
 from instar.errors import DataError
+from instar.readers import _images as images
 from instar.readers import _pixels as pixels
 from instar.readers import _thermal
-from instar.readers._pixels import BadImage, Form
+from instar.readers._images import BadImage
+from instar.readers._pixels import Form
 
 SHORT = 256  # pixels of the short side
 QUALITY = 92
@@ -47,14 +49,14 @@ def stored(data: bytes, name: str, *, payload: str, form: Form, bare: bool = Fal
         array = fields.of_npy(data)
         facts = _array_facts(array) | {"mode": "", "content": xxhash.xxh3_64_intdigest(data) or 1}
         return _made(data, "npy", facts, size=len(data))
-    image = pixels.of_bytes(data)
-    width, height = pixels.upright_size(image)
+    image = images.of_bytes(data)
+    width, height = images.upright_size(image)
     facts = {
         "width": width,
         "height": height,
         "channels": len(image.getbands()),
-        "dtype": _DTYPES.get(pixels.kind(image), "uint8"),
-        "mode": pixels.kind(image),
+        "dtype": _DTYPES.get(images.kind(image), "uint8"),
+        "mode": images.kind(image),
         "content": headers.fingerprint_of(image, data),
     }
     if payload == packed.ORIGINAL:
@@ -72,14 +74,14 @@ _DTYPES = {"I;16": "uint16", "I": "int32", "F": "float32"}
 
 def as_array(image: Image.Image) -> np.ndarray:
     """Every value of an image, upright: H x W or H x W x C, of the type the file has."""
-    with pixels.problems_named():
-        turned = pixels.turned(image)
+    with images.problems_named():
+        turned = images.turned(image)
         if turned.mode == "P":
             turned = turned.convert("RGBA" if turned.has_transparency_data else "RGB")
         elif turned.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV") or "transparency" in turned.info:
             turned = turned.convert({"1": "L", "L": "LA", "RGB": "RGBA"}.get(turned.mode, "RGB"))
         array = np.asarray(turned)
-        if pixels.kind(image) == "I;16":
+        if images.kind(image) == "I;16":
             array = array.astype(np.uint16)
         return array.astype(array.dtype.newbyteorder("<"), copy=False)
 

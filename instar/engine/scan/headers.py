@@ -26,8 +26,8 @@ import xxhash
 from PIL import Image
 
 from instar.engine.loading.cores import usable_cpus
-from instar.readers import _pixels as pixels
-from instar.readers._pixels import BadImage
+from instar.readers import _images as images
+from instar.readers._images import BadImage
 from instar.remote import cache_folder
 
 _AT_ONCE = 256  # files a thread takes in one go
@@ -121,7 +121,7 @@ def plain(root: Path, files: Sequence[str]) -> Headers:
 
 def _plain(path: str) -> tuple[int, str]:
     try:
-        with pixels.problems_named():
+        with images.problems_named():
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
@@ -164,11 +164,11 @@ def _refresh(root: Path, files: Sequence[str], found: np.ndarray) -> int:
 
 def _look(path: str) -> tuple[Any, ...]:
     try:
-        with pixels.opened(path) as (image, descriptor):
+        with images.opened(path) as (image, descriptor):
             status = os.fstat(descriptor)
-            width, height = pixels.upright_size(image)
+            width, height = images.upright_size(image)
             content = _fingerprint_if_whole(image, *ends(descriptor, status.st_size), status.st_size)
-            return status.st_size, status.st_mtime_ns, width, height, content, pixels.kind(image), ""
+            return status.st_size, status.st_mtime_ns, width, height, content, images.kind(image), ""
     except BadImage as error:
         return *state(path), 0, 0, 0, "", str(error)
 
@@ -190,7 +190,7 @@ def fingerprint_of(image: Image.Image, data: bytes) -> int:
 def _fingerprint_if_whole(image: Image.Image, head: bytes, tail: bytes, size: int) -> int:
     """A fingerprint of the file behind an image; raises BadImage where its end is missing."""
     if not _ends_well(image, head, tail, size):
-        with pixels.problems_named():
+        with images.problems_named():
             image.load()  # other programs add bytes after the end, so this is no proof yet; decoding is
     return fingerprint(head, tail, size)
 
@@ -240,7 +240,7 @@ class _Kept:
         self._folder = cache_folder()
         name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
         self._file = self._folder / "headers" / f"{name}.parquet"
-        self._version = f"{_VERSION} {Image.__version__} {pixels.MOST_PIXELS}".encode()
+        self._version = f"{_VERSION} {Image.__version__} {images.MOST_PIXELS}".encode()
 
     def read(self, files: Sequence[str]) -> np.ndarray:
         """What is known of each of these files."""

@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 
 from instar.engine.scan import headers, likeness, remembered
 from instar.engine.scan.headers import state
-from instar.readers import _pixels as pixels
-from instar.readers._pixels import BadImage
+from instar.readers import _images as images
+from instar.readers._images import BadImage
 
-VERSION = f"2 {Image.__version__} {pixels.MOST_PIXELS}"  # raise the number when what is found changes
+VERSION = f"2 {Image.__version__} {images.MOST_PIXELS}"  # raise the number when what is found changes
 SCHEMA = pa.schema(
     [
         *remembered.STATE,
@@ -54,12 +54,12 @@ def look(root: str, file: str) -> dict[str, Any]:
     size, changed_ns = state(path)
     found = {"file": file, "bytes": size, "changed_ns": changed_ns, **_EMPTY}
     try:
-        with pixels.opened(path) as (image, descriptor):
+        with images.opened(path) as (image, descriptor):
             status = os.fstat(descriptor)
             found |= {"bytes": status.st_size, "changed_ns": status.st_mtime_ns, "checksum": checksum(descriptor)}
-            width, height = pixels.upright_size(image)
-            known = {"width": width, "height": height, "format": image.format, "mode": pixels.kind(image)}
-            with pixels.problems_named():
+            width, height = images.upright_size(image)
+            known = {"width": width, "height": height, "format": image.format, "mode": images.kind(image)}
+            with images.problems_named():
                 image.load()
             known["content"] = headers.fingerprint(*headers.ends(descriptor, status.st_size), status.st_size)
             return found | known | _values(image, str(known["mode"]))
@@ -73,10 +73,10 @@ def stored(file: str, data: bytes | memoryview, array: np.ndarray | None) -> dic
     try:
         if array is not None and array.ndim == 3 and array.shape[2] > 1 and array.dtype != np.uint8:
             return found | field(array) | {"format": "NPY"}
-        image = pixels.of_bytes(data) if array is None else pixels.of_array(array)
-        width, height = pixels.upright_size(image)
-        known = {"width": width, "height": height, "format": image.format or "NPY", "mode": pixels.kind(image)}
-        with pixels.problems_named():
+        image = images.of_bytes(data) if array is None else images.of_array(array)
+        width, height = images.upright_size(image)
+        known = {"width": width, "height": height, "format": image.format or "NPY", "mode": images.kind(image)}
+        with images.problems_named():
             image.load()
         return found | known | _values(image, str(known["mode"]))
     except BadImage as error:
@@ -122,7 +122,7 @@ def checksum(descriptor: int) -> str:
 
 def _values(image: Image.Image, mode: str) -> dict[str, Any]:
     """Likeness and the statistics of each channel, of the image as it is trained on."""
-    with pixels.problems_named():
+    with images.problems_named():
         if "exif" in image.info or "xmp" in image.info:
             ImageOps.exif_transpose(image, in_place=True)
         if mode in ("I;16", "I", "F"):

@@ -14,8 +14,8 @@ from instar.engine.scan.listing import NOT_UTF8, Listing, named
 from instar.errors import DataError
 from instar.experiment import Data
 from instar.manifest import Skipped
+from instar.readers import _images as images
 from instar.readers import _matching
-from instar.readers import _pixels as pixels
 
 _SHOWN = 5
 
@@ -23,7 +23,7 @@ _SHOWN = 5
 def rows(found: Listing, heads: Headers, data: Data) -> tuple[list[int], list[Skipped]]:
     """Rows whose files are images, and everything left out so far; raises DataError where too much is bad."""
     span = getattr(data.reader, "span", None)
-    against = {kind: pixels.reason_against(kind, span) for kind in set(heads.mode_N)}
+    against = {kind: images.reason_against(kind, span) for kind in set(heads.mode_N)}
     reason_N = [reason or against[kind] for reason, kind in zip(heads.reason_N, heads.mode_N, strict=True)]
     skipped = [*found.skipped, *(Skipped(f, reason) for f, reason in zip(found.files, reason_N, strict=True) if reason)]
     bad, total = broken(skipped), len(found.files) + sum(one.reason == NOT_UTF8 for one in found.skipped)
