@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,6 +127,33 @@ def test_it_carries_on_to_the_same_bits_with_gradients_of_several_batches(tmp_pa
     with pytest.raises(Again):
         fit(tmp_path, brought, fault="step.end:13:term")
     assert same(fit(tmp_path, brought).run, whole.run)
+
+
+def test_the_first_save_of_a_process_does_not_hold_back_those_before_evaluations(monkeypatch):
+    """It takes ten times as long as the next one; by its length the next would come when a short job is over."""
+    now = 100.0
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now)
+    monkeypatch.setattr(pace.deadline, "reason", lambda clock: None)
+    train = SimpleNamespace(every=SimpleNamespace(is_time=True, seconds=3600.0))
+    clock = SimpleNamespace(saved=lambda seconds: None)
+    asked = pace.Pace(SimpleNamespace(world=SimpleNamespace(size=1), brought=SimpleNamespace(train=train), clock=clock))
+    asked.begin(epoch_batches=8, total_batches=80, rows=4)
+    trainer = SimpleNamespace(
+        val_check_batch=4, enable_validation=True, check_val_every_n_epoch=1, num_training_batches=8
+    )
+    trainer.accumulate_grad_batches = 1
+    asked.look_ahead(trainer, 0)
+
+    def saves(seconds, at):
+        nonlocal now
+        now += seconds
+        return asked.asked(at)[1]
+
+    assert not saves(2.0, at=2) and saves(0.0, at=3)
+    asked.saved(0.8)
+    assert saves(1.5, at=3)
+    asked.saved(0.08)
+    assert not saves(3.9, at=3) and saves(0.2, at=3)
 
 
 def test_a_signal_within_an_evaluation_costs_the_last_step_before_it(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ class Pace:
         self._every: float = _NEVER
         self._due = _NEVER
         self._saved_at = time.monotonic()
-        self._save_seconds = 0.0
+        self._save_seconds: float | None = None
         self._last_before: float = 0
 
     def begin(self, *, epoch_batches: int, total_batches: float, rows: int) -> None:
@@ -60,15 +60,15 @@ class Pace:
         stop = deadline.reason(session.clock) is not None
         save = (time.monotonic() if self._by_time else session.position.batches) >= self._due
         if batch == self._last_before and not save:
-            save = time.monotonic() - self._saved_at > max(_WORTH_SECONDS, _WORTH * self._save_seconds)
+            save = time.monotonic() - self._saved_at > max(_WORTH_SECONDS, _WORTH * (self._save_seconds or 0.0))
         if not self._several:
             return stop, save
         told = session.world.agree([float(stop), float(save)])
         return bool(told[0]), bool(told[1])
 
     def saved(self, seconds: float) -> None:
-        """Learn that the state was saved, and how long it took."""
-        self._save_seconds = seconds
+        """Learn that the state was saved, and how long it took; a process's first save is slower than all others."""
+        self._save_seconds = 0.0 if self._save_seconds is None else seconds
         self._session.clock.saved(seconds)
         self._saved_at = time.monotonic()
         self._due = self._next()
