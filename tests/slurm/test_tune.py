@@ -41,13 +41,13 @@ def logs(found: Study) -> str:
 
 
 def test_a_study_that_exceeds_the_limit_is_carried_on_by_itself(home):
-    # Long enough for two links on a quiet machine, too: a trial of 40 epochs takes five seconds there.
-    found = submit(home, "long", "time=20min", "longest=2min", "lead=45s", "cores=2", epochs=200)
+    # Half a minute a link, of six trials that take a quarter of a minute each on a quiet machine.
+    found = submit(home, "long", "time=20min", "longest=1min", "lead=30s", "cores=2", epochs=300)
     ended(home, found, 500)
     events = [json.loads(line)["event"] for line in (found.path / "events.jsonl").read_text().splitlines()]
     assert events.count("job_started") >= 2 and events.count("job_continues") >= 1, logs(found)
     assert "trial_carries_on" in events
-    home.instar("tune", "recipe.yaml", *RANGES, *HOW, "study=whole", "train.epochs=200", "--quiet")
+    home.instar("tune", "recipe.yaml", *RANGES, *HOW, "study=whole", "train.epochs=300", "--quiet")
     assert trials(found) == trials(study(home, "whole"))
 
 
