@@ -1,6 +1,6 @@
 """What training a LightningModule inside a run costs beyond Lightning's Trainer: the same module, side by side.
 
-    python -m benchmarks.lightning [steps]
+    python -m benchmarks.own_module [steps]
 
 Three trainings of the same small convolutional network go on in turn, five steps each and on one core, so that whatever
 else the machine does meets all of them: the Trainer with all that keeps anything switched off, the Trainer as it comes
@@ -103,7 +103,7 @@ def main() -> None:
     if sys.platform == "linux":
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the same core for all
     # The class of this very process, so that its times end up here.
-    sys.modules["benchmarks.lightning"] = sys.modules[__name__]
+    sys.modules["benchmarks.own_module"] = sys.modules[__name__]
     real = _measured({"steps": steps})
     least = _measured({"steps": 5 * steps, "channels": 1, "pixels": 1, "batch": 1})
     facts = {f"{side}_us_a_step": round(1e6 * median(seconds), 1) for side, seconds in real.items()}
@@ -162,7 +162,7 @@ def _fit(arguments: dict[str, Any], folder: str, *, logger: Any, enable_checkpoi
 
 
 def _inside(arguments: dict[str, Any], folder: str) -> None:
-    task = {"kind": "lightning_module", "module": "benchmarks.lightning", "definition": "Timed", "args": arguments}
+    task = {"kind": "lightning_module", "module": "benchmarks.own_module", "definition": "Timed", "args": arguments}
     recipe = brought.load({"task": task, "trainer": {"max_epochs": 1}})
     fit.fit(recipe, machine=Machine(device="cpu"), run_name="run", runs_folder=Path(folder))
 
