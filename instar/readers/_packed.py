@@ -24,11 +24,10 @@ def viewed(
     into_HWC   where it may be put, if that spares a copy; otherwise it is a new array
     Raises DataError where its bytes are not those that were packed, and BadImage where they are no image.
     """
-    show = begun(pack, row, choose, form)
-    if show is not None:
-        return show(into_HWC)
     data = pack.checked(row)
-    return pixels.viewed(images.of_bytes(data), choose, form, data=data)
+    if is_file(pack, data):
+        return pixels.viewed_bytes(data, choose, form, into_HWC)
+    return pixels.viewed_array(pack.array(row, data), choose, form, into_HWC)
 
 
 def begun(pack: Packed, row: int, choose: Callable[[int, int], View], form: Form) -> Show | None:
@@ -37,9 +36,14 @@ def begun(pack: Packed, row: int, choose: Callable[[int, int], View], form: Form
     Raises as `viewed` does.
     """
     data = pack.checked(row)
-    if pack.about.payload in (packed.ORIGINAL, packed.JPEG256) and data[:6] != b"\x93NUMPY":
+    if is_file(pack, data):
         return pixels.begun(data, choose, form)
     return pixels.begun_array(pack.array(row, data), choose, form)
+
+
+def is_file(pack: Packed, data: bytes | memoryview) -> bool:
+    """Whether the bytes of a member are an image file, not an array."""
+    return pack.about.payload in (packed.ORIGINAL, packed.JPEG256) and data[:6] != b"\x93NUMPY"
 
 
 def mask_values(pack: Packed, row: int, *, colours: bool) -> np.ndarray:

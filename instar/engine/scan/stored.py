@@ -24,6 +24,7 @@ from instar.engine.scan.labelled import Labelled
 from instar.engine.scan.listing import Listing
 from instar.errors import DataError
 from instar.experiment import Data
+from instar.readers._packed import is_file
 
 
 def inspect(
@@ -106,8 +107,7 @@ def _look(pack: packed.Packed, row: int, name: str) -> dict[str, Any]:
     """A row of `look.SCHEMA` about one member."""
     try:
         data = pack.stored(row)
-        is_file = pack.about.payload in (packed.ORIGINAL, packed.JPEG256) and data[:6] != b"\x93NUMPY"
-        found = look.stored(name, data, None if is_file else pack.array(row, data))
+        found = look.stored(name, data, None if is_file(pack, data) else pack.array(row, data))
         if bytes.fromhex(found["checksum"]) != pack.index["xxh3"][row].as_py():
             found = look.given_up(name, pack.not_those(row))
     except (DataError, OSError) as error:
