@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from instar import packed
+from instar import atomic, packed
 from instar.engine import faults
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.packing import payloads, shards, sources
@@ -294,7 +294,7 @@ def _finish(folder: Path, piece: Piece, gathered: Sequence[Written], found: Sour
     packed.write_index(_sidecar(folder, piece.file), rows, About("", (about,), skipped=skipped, plan=plan))
     faults.point("pack.shard")
     part.replace(shard)
-    packed.sync_folder(folder)
+    atomic.sync(folder)
 
 
 def _rows(
@@ -370,7 +370,7 @@ def _copied(file: Path, folder: Path) -> Shard:
     part = folder / f".{file.name}.part"
     shutil.copyfile(file, part)
     part.replace(folder / file.name)
-    packed.sync_folder(folder)
+    atomic.sync(folder)
     return Shard(file.name, (folder / file.name).stat().st_size, packed.xxh3_of(folder / file.name))
 
 
@@ -460,7 +460,7 @@ def _one_array(found: Sources, folder: Path, options: Options, plan: str, progre
         os.fsync(file.fileno())
     about = Shard(packed.ARRAY, part.stat().st_size, packed.xxh3_of(part))
     part.replace(folder / packed.ARRAY)
-    packed.sync_folder(folder)
+    atomic.sync(folder)
     return _indexed(folder, [(rows, About("", (about,), skipped=skipped))], found, options, plan, kept=0, bare=True)
 
 

@@ -335,16 +335,7 @@ def write_index(path: Path, rows: pa.Table, about: About) -> None:
     text = json.dumps({"version": _VERSION, **said}, default=vars)
     with atomic.writing(path) as file:
         pq.write_table(rows.cast(SCHEMA).replace_schema_metadata({"instar.pack": text}), file, compression="zstd")
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names that were given in a folder outlive a power cut."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    atomic.sync(path.parent)
 
 
 def xxh3_of(path: Path) -> str:

@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from instar.atomic import sync
 from instar.errors import ExportError
 from instar.run import Run
 
@@ -35,8 +36,8 @@ class workshop:  # a context: everything in it is gone at the end, however that 
 def named(run: Run, label: str, folder: Path) -> Path:
     """Give a finished folder its name, which no other export has."""
     for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
     number = 1
     while True:
         target = run.exports / (label if number == 1 else f"{label}-{number}")
@@ -44,16 +45,8 @@ def named(run: Run, label: str, folder: Path) -> Path:
         with suppress(OSError):
             if not target.exists():
                 folder.rename(target)
-                _sync(run.exports)
+                sync(run.exports)
                 return target
         number += 1
         if number > 10**4:
             raise ExportError(f"{target}: cannot be written")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
