@@ -22,10 +22,12 @@ from instar.engine.loading.sharded import Sharded
 from instar.engine.loading.steps import (
     PLACED,
     TRIES,
+    Bad,
     Begin,
     Begun,
     Draws,
     Evaluation,
+    Item,
     Reader,
     Steps,
     Training,
@@ -133,7 +135,7 @@ def _largest(steps: Steps, reader: Reader) -> Shapes | None:
 
 def _shapes(steps: Steps, reader: Reader) -> Shapes:
     """Shape and type of a sample's arrays, from the first that can be read."""
-    bad: list[tuple[int, str]] = []
+    bad: Bad = []
     for number in range(steps.num):
         for item in steps.items(number):
             sample = steps.sample(item, lambda row: None, bad)
@@ -145,7 +147,7 @@ def _shapes(steps: Steps, reader: Reader) -> Shapes:
     raise DataError(nothing_readable(reader, bad))
 
 
-def _begun(steps: Steps, reader: Reader, items: list[tuple[int, int, int]], watch: Watch) -> list[Begun | None]:
+def _begun(steps: Steps, reader: Reader, items: list[Item], watch: Watch) -> list[Begun | None]:
     """What will put each row into its place; None for one that is read only then, and for one that cannot be."""
     begin: Begin | None = getattr(reader, "begin", None)
     begun: list[Begun | None] = [None] * len(items)
@@ -162,7 +164,7 @@ def _make(steps: Steps, reader: Reader, number: int, arrays: Arrays, watch: Watc
     began = time.perf_counter()
     items = steps.items(number)
     scalars: dict[str, list[Any]] = {}
-    bad: list[tuple[int, str]] = []
+    bad: Bad = []
     begun = _begun(steps, reader, items, watch)
     for place, item in enumerate(items):
         faults.point("loader.read")

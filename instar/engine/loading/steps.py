@@ -21,6 +21,10 @@ from instar.errors import DataError
 Sample = dict[str, Any]
 Begun = Callable[[Arrays], Sample]
 Begin = Callable[[int, np.random.Generator | None], Begun | None]
+Item = tuple[int, int, int]
+"""Row, epoch and repeat of a sample."""
+Bad = list[tuple[int, str]]
+"""Rows that could not be read, with reasons."""
 
 _SAME_CLASS = 8  # tries to find another row of the class, where one cannot be read
 _ANY_CLASS = 8  # and then of any
@@ -83,19 +87,14 @@ class Steps(Protocol):
     def most(self) -> int:
         """Rows of the largest."""
 
-    def items(self, number: int) -> list[tuple[int, int, int]]:
-        """(row, epoch, repeat) of every sample of a batch."""
+    def items(self, number: int) -> list[Item]:
+        """Every sample of a batch."""
 
-    def begin(self, item: tuple[int, int, int], begin: Begin) -> Begun | None:
+    def begin(self, item: Item, begin: Begin) -> Begun | None:
         """What will put a sample into its places."""
 
     def sample(
-        self,
-        item: tuple[int, int, int],
-        watch: Watch,
-        bad: list[tuple[int, str]],
-        places: Arrays | None = None,
-        begun: Begun | None = None,
+        self, item: Item, watch: Watch, bad: Bad, places: Arrays | None = None, begun: Begun | None = None
     ) -> Sample:
         """One sample; rows that cannot be read are added to `bad`. Arrays that stand in their places are PLACED."""
 
@@ -119,24 +118,19 @@ class Training:
     def most(self) -> int:
         return -(-self.batch // self.world)
 
-    def items(self, number: int) -> list[tuple[int, int, int]]:
+    def items(self, number: int) -> list[Item]:
         low = self.start + number * self.batch
         rows = min(self.batch, self.total - low)
         mine = np.arange(low + rows * self.rank // self.world, low + rows * (self.rank + 1) // self.world)
         drawn = self.order.draw(mine)
         return list(zip(drawn.row_N.tolist(), drawn.epoch_N.tolist(), drawn.repeat_N.tolist(), strict=True))
 
-    def begin(self, item: tuple[int, int, int], begin: Begin) -> Begun | None:
+    def begin(self, item: Item, begin: Begin) -> Begun | None:
         row, epoch, repeat = item
         return begin(row, self.draws.of(epoch, row, repeat))
 
     def sample(
-        self,
-        item: tuple[int, int, int],
-        watch: Watch,
-        bad: list[tuple[int, str]],
-        places: Arrays | None = None,
-        begun: Begun | None = None,
+        self, item: Item, watch: Watch, bad: Bad, places: Arrays | None = None, begun: Begun | None = None
     ) -> Sample:
         row, epoch, repeat = item
         tried = {row}
@@ -158,7 +152,7 @@ class Training:
             return sample
         raise DataError(nothing_readable(self.reader, bad))
 
-    def _another(self, item: tuple[int, int, int], attempt: int) -> int:
+    def _another(self, item: Item, attempt: int) -> int:
         row, epoch, repeat = item
         share = self.draws.of(epoch, row, repeat, attempt).random()
         if attempt <= _SAME_CLASS:
@@ -181,19 +175,14 @@ class Evaluation:
     def most(self) -> int:
         return self.batch
 
-    def items(self, number: int) -> list[tuple[int, int, int]]:
+    def items(self, number: int) -> list[Item]:
         return [(row, 0, 0) for row in self.rows[number * self.batch : (number + 1) * self.batch].tolist()]
 
-    def begin(self, item: tuple[int, int, int], begin: Begin) -> Begun | None:
+    def begin(self, item: Item, begin: Begin) -> Begun | None:
         return begin(item[0], None)
 
     def sample(
-        self,
-        item: tuple[int, int, int],
-        watch: Watch,
-        bad: list[tuple[int, str]],
-        places: Arrays | None = None,
-        begun: Begun | None = None,
+        self, item: Item, watch: Watch, bad: Bad, places: Arrays | None = None, begun: Begun | None = None
     ) -> Sample:
         row = item[0]
         watch(row)
@@ -217,6 +206,6 @@ def _placed(begun: Begun, places: Arrays) -> Sample:
     return {**dict.fromkeys(places, PLACED), **begun(places)}
 
 
-def nothing_readable(reader: Reader, bad: list[tuple[int, str]]) -> str:
+def nothing_readable(reader: Reader, bad: Bad) -> str:
     first = "; ".join(f"{reader.name(row)}: {reason}" for row, reason in bad[-_TORN:])
     return f"{len(bad)} images one after the other cannot be read ({first}). Is their folder still there?"
