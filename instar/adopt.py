@@ -5,6 +5,8 @@ there: it was made with all of them, so what its `__init__` takes becomes `task.
 """
 
 import ast
+import difflib
+import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -16,7 +18,7 @@ from instar import brought
 from instar.documents import Document
 from instar.errors import ConfigError
 from instar.experiment import read_document
-from instar.overrides import override
+from instar.overrides import PLACE, override, overruled
 
 Keys = tuple[str, ...]
 
@@ -30,6 +32,7 @@ class Adopted:
     request   for `instar submit`: nodes, gpus, time
     start     for either: run, runs
     dropped   keys that have no place here, each with the reason
+    overruled what the command line said against the file, a sentence each
     """
 
     recipe: Document
@@ -37,6 +40,7 @@ class Adopted:
     request: dict[str, str] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    overruled: list[str] = field(default_factory=list)
 
 
 def is_one(document: dict[str, Any]) -> bool:
@@ -56,7 +60,12 @@ def of_file(path: Path, changes: Sequence[str] = ()) -> tuple[Adopted, list[str]
         return None
     theirs = [change for change in rest if _is_theirs(change, document)]
     changed = override(document, theirs)
-    return adopt(changed, name=path.stem), [change for change in rest if change not in theirs]
+    for keys, place in getattr(document, "places", {}).items():
+        if len(keys) == 1 and changed.places.get(keys) == PLACE:
+            changed.places[keys] = f"{PLACE} ({place} said {json.dumps(document[keys[0]], ensure_ascii=False)})"
+    made = adopt(changed, name=path.stem)
+    made.overruled = overruled(document, theirs)
+    return made, [change for change in rest if change not in theirs]
 
 
 def _is_theirs(change: str, document: dict[str, Any]) -> bool:
@@ -86,7 +95,9 @@ def adopt(document: dict[str, Any], *, name: str) -> Adopted:
             made.recipe.places["task", "args", key] = place
             made.dropped.pop(key, None)
         elif not known:
-            made.dropped[key] = f"{document['definition']}.__init__ takes no {key}"
+            near = difflib.get_close_matches(key, (*_PLACES, *_HANDLED, *brought.TRAINER, *named), n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            made.dropped[key] = f"{document['definition']}.__init__ takes no {key}{hint}"
     if args:
         made.recipe["task"]["args"] = args
     if mistakes:

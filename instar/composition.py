@@ -4,12 +4,14 @@ Every file that takes part is read strictly first, so that a duplicate key or a 
 way: Hydra decides which files and in which order, not how a word is read.
 """
 
+import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from instar.documents import Document, Keys, read
 from instar.errors import ConfigError
+from instar.overrides import PLACE
 
 
 def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[Document, list[str]]:
@@ -21,7 +23,7 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, MissingConfigException
     from hydra.types import RunMode
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -36,6 +38,8 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
     except yaml.YAMLError as error:
         read(getattr(getattr(error, "problem_mark", None), "name", path))  # says the same in our words
         raise ConfigError(f"{path}: {_first_lines(error)}") from error
+    except MissingConfigException as error:
+        raise ConfigError(_no_such_part(path, str(error.missing_cfg_file or ""), error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {_first_lines(error)}") from error
     parts = [
@@ -44,6 +48,12 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
         if one.config_path and not (one.package or "").startswith("hydra") and not one.config_path.startswith("hydra/")
     ]
     mistakes = [mistake for package, part in parts for mistake in _misread(part, package, values)]
+    chosen_from = {str(one.config_path).rpartition("/")[0] for one in listed if one.config_path}
+    mistakes += [
+        f"{PLACE}: {change!r}: {_no_such_part(path, change.partition('=')[0] + '/' + change.partition('=')[2])}"
+        for change in overrides
+        if (name := change.partition("=")[0]) in chosen_from and name not in values and change not in chosen
+    ]
     if mistakes:
         raise ConfigError(mistakes)
     # In the order in which they were laid over one another: the last place is the one whose word came out.
@@ -54,6 +64,18 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
 def _chooses(folder: Path, change: str) -> bool:
     name, _, value = change.lstrip("+~").partition("=")
     return (folder / name / f"{value}.yaml").is_file() if "." not in name else False
+
+
+def _no_such_part(path: Path, wanted: str, error: Exception | None = None) -> str:
+    """`there is no configs/cluster/nope.yaml`, with what lies there instead, or the near miss."""
+    if not wanted:
+        return f"{path}: {_first_lines(error) if error else 'a file of its defaults is not there'}"
+    folder = path.parent
+    every = sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+    beside = [Path(one).name for one in every if Path(one).parent == Path(wanted).parent]
+    near = difflib.get_close_matches(wanted, every, n=1, cutoff=0.8)
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(beside) or 'none'}."
+    return f"{path}: there is no {folder / wanted}.yaml. {hint}"
 
 
 def _part(path: Path, document: Document, name: str) -> Document:

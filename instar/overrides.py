@@ -1,7 +1,7 @@
 """Overrides: `key=value` on the command line, in the words of the recipe."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from instar.documents import Document, copy, parse, scalar
@@ -22,6 +22,21 @@ def override(document: dict[str, Any], changes: Sequence[str]) -> Document:
     if mistakes:
         raise ConfigError(mistakes)
     return result
+
+
+def overruled(document: dict[str, Any], changes: Iterable[str]) -> list[str]:
+    """What the changes say against the document, one sentence each with both values: the command line wins."""
+    told = []
+    for change in changes:
+        name, _, value = change.lstrip("+~").partition("=")
+        keys = tuple(name.split("."))
+        place = getattr(document, "places", {}).get(keys)
+        here: Any = document
+        for key in keys:
+            here = here.get(key) if isinstance(here, dict) else None
+        if place is not None and not place.startswith(PLACE) and str(here) != value:
+            told.append(f"{name}: {value or 'nothing'} of the command line goes before {here} of {place}")
+    return told
 
 
 def attempt(document: dict[str, Any], changes: Sequence[str]) -> tuple[Document, list[str]]:

@@ -1,5 +1,7 @@
 """A file of the starter pack becomes a recipe, a site and a request, and no key is lost in silence."""
 
+import json
+
 import pytest
 
 from instar import adopt, brought, documents
@@ -96,6 +98,8 @@ def test_every_key_is_honoured_or_named(file):
 def test_a_key_that_nobody_knows_is_the_modules_or_is_named(file):
     file.write_text(FILE.replace("lr: 1e-3", "lr: 1e-3\nfrobnicate: 3"), encoding="utf-8")
     assert adopted(file).dropped["frobnicate"] == "Baseline.__init__ takes no frobnicate"
+    file.write_text(file.read_text() + "monitr: x\n", encoding="utf-8")
+    assert adopted(file).dropped["monitr"] == "Baseline.__init__ takes no monitr: did you mean 'monitor'?"
     file.write_text(file.read_text().replace("definition: Baseline", "definition: Open"), encoding="utf-8")
     assert adopted(file).recipe["task"]["args"]["frobnicate"] == 3
 
@@ -105,6 +109,25 @@ def test_the_command_line_wins_in_the_words_of_either(file):
     made, left = adopt.of_file(file, ["trainer.max_epochs=9"])
     assert left == ["trainer.max_epochs=9"]
     assert brought.load(made.recipe, left).trainer["max_epochs"] == 9
+
+
+def test_both_values_are_named_where_the_command_line_wins_in_the_words_of_the_file(file, capsys):
+    made, _ = adopt.of_file(file, ["lr=0.1", "max_epochs=2", "patience=9"])
+    assert made.overruled == [
+        f"lr: 0.1 of the command line goes before 0.001 of {file}:14",
+        f"patience: 9 of the command line goes before 4 of {file}:10",
+    ]
+    assert main(["config", "show", str(file), "lr=0.1", "--json"]) == 0
+    shown = {row["setting"]: row["from"] for row in json.loads(capsys.readouterr().out)}
+    assert shown["task.args.lr"] == f"command line ({file}:14 said 0.001)"
+
+
+def test_a_file_that_is_not_there_is_named_with_those_that_are(file, capsys):
+    assert main(["config", "show", str(file), "cluster=none"]) == 65
+    assert f"there is no {file.parent}/cluster/none.yaml. There are: big." in capsys.readouterr().err
+    file.write_text(FILE.replace("cluster: big", "clustr: big"), encoding="utf-8")
+    assert main(["config", "show", str(file)]) == 65
+    assert f"there is no {file.parent}/clustr/big.yaml. Did you mean 'cluster/big'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -137,8 +160,6 @@ def test_the_verb_writes_a_recipe_and_a_site_that_submit_takes(file, capsys):
 
 def test_show_says_where_each_value_is_from(file, capsys):
     assert main(["config", "show", str(file), "trainer.max_epochs=5", "--json"]) == 0
-    import json
-
     shown = {row["setting"]: row for row in json.loads(capsys.readouterr().out)}
     assert shown["train.monitor"]["from"] == f"{file}:7"
     assert shown["trainer.max_epochs"]["value"] == "5"

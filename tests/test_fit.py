@@ -370,6 +370,8 @@ def test_what_is_not_plain_needs_trust(tmp_path):
     [
         ("RaisesAtOnce", ConfigError, r"baseline.py:\d+, in __init__: RuntimeError: no such data set here"),
         ("RaisesInAStep", LearningError, r"baseline.py:\d+, in training_step: KeyError: 'images'"),
+        ("WithoutAStep", ConfigError, r"baseline.py:\d+, WithoutAStep: Lightning refuses this: No `training_step"),
+        ("WithoutLoader", ConfigError, r"baseline.py:\d+, WithoutLoader: Lightning refuses this: An invalid dataload"),
         ("Endless", ConfigError, r"baseline.py:\d+: train_dataloader gives a loader without a length"),
     ],
 )

@@ -12,7 +12,7 @@ from instar.cli import train
 from instar.cli.words import Words, to_type
 from instar.engine import deadline
 from instar.errors import DONE, ConfigError
-from instar.overrides import PLACE
+from instar.overrides import overruled
 
 if TYPE_CHECKING:
     from instar.brought import Brought
@@ -97,8 +97,8 @@ def run(words: Words, recipe: dict[str, Any]) -> int:
     view = terminal.Terminal(metric=metric, level=level)
     data = brought.data
     for key, why in (adopted[0].dropped if adopted else {}).items():
-        view.note(f"{key} is not honoured: {why}")
-    for note in overruled(words, recipe):
+        view.note(f"{key} of {words.things[0]} is left out: {why}")
+    for note in [*(adopted[0].overruled if adopted else ()), *overruled(recipe, map(long_name, words.changes))]:
         view.note(note)
     followers, say = Followers(() if "dry" in words else brought.track), _announcer(view, brought)
 
@@ -124,21 +124,6 @@ def run(words: Words, recipe: dict[str, Any]) -> int:
         if outcome.rank == 0:
             _finish(words, outcome, told(followers.end(), to_type(outcome.run.path)))
     return DONE
-
-
-def overruled(words: Words, recipe: dict[str, Any]) -> list[str]:
-    """What the command line says against the file, one sentence each: the command line wins."""
-    told = []
-    for change in words.changes:
-        name, _, value = long_name(change).partition("=")
-        keys = tuple(name.split("."))
-        places = getattr(recipe, "places", {})
-        here: Any = recipe
-        for key in keys:
-            here = here.get(key) if isinstance(here, dict) else None
-        if keys in places and places[keys] != PLACE and str(here) != value:
-            told.append(f"{name}: {value} of the command line goes before {here} of {places[keys]}")
-    return told
 
 
 def _announcer(view: Any, brought: "Brought") -> Callable[[Any, dict[str, Any]], None]:

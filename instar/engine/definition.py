@@ -1,6 +1,7 @@
 """The user's own code: imported, made, and blamed by file and line where it raises."""
 
 import importlib
+import inspect
 import sys
 import sysconfig
 import traceback
@@ -56,6 +57,21 @@ def line_of(found: TracebackType | None) -> str:
         if not frame.filename.startswith("<") and not _is_library(frame.filename):
             return f"{short(frame.filename)}:{frame.lineno}, in {frame.name}"
     return ""
+
+
+def raised_in(error: BaseException, package: str) -> bool:
+    """Whether a package's own code raised it, rather than something that this calls."""
+    frames, file = traceback.extract_tb(error.__traceback__), getattr(sys.modules.get(package), "__file__", None)
+    return bool(frames) and file is not None and Path(frames[-1].filename).is_relative_to(Path(file).parent)
+
+
+def place_of(made: object) -> str:
+    """`my/models/baseline.py:9, Baseline: `: where the class of an object stands; '' where nobody can tell."""
+    try:
+        file, (_, line) = inspect.getsourcefile(type(made)), inspect.getsourcelines(type(made))
+    except (OSError, TypeError):
+        return ""
+    return f"{short(file)}:{line}, {type(made).__name__}: " if file else ""
 
 
 def _is_library(file: str) -> bool:

@@ -81,7 +81,7 @@ class Session:
     def fit(self) -> None:
         """Train from where the run stands. Raises Again when it was stopped and saved."""
         watch = Watch(self)
-        with words.quiet(), words.blaming("training"):
+        with words.quiet(), words.blaming(self, "training"):
             trainer = self._trainer(watch)
             if self.brought.train.compile:
                 self.module.compile()
@@ -100,7 +100,7 @@ class Session:
 
     def _scored(self, split: str, checkpoint: str) -> dict[str, float]:
         file = self.checkpoint(checkpoint)
-        with words.quiet(), words.blaming(f"scoring the {split} rows"):
+        with words.quiet(), words.blaming(self, f"scoring the {split} rows"):
             trainer = self._trainer(Patience(self))
             score = trainer.validate if split == "val" else trainer.test
             source: dict[str, Any] = {"datamodule": self.datamodule} if self.datamodule is not None else {}

@@ -31,23 +31,24 @@ def place_of(session: "Session", method: str) -> str:
     for source in (session.datamodule, session.module):
         found = getattr(type(source), method, None)
         if found is not None and found.__module__.partition(".")[0] != "lightning":
-            code = inspect.unwrap(found).__code__
-            return f"{definition.short(code.co_filename)}:{code.co_firstlineno}: "
+            code = getattr(inspect.unwrap(found), "__code__", None)
+            if code is not None:
+                return f"{definition.short(code.co_filename)}:{code.co_firstlineno}: "
     return ""
 
 
 @contextmanager
-def blaming(what: str) -> Iterator[None]:
-    """Let what the user's own code raises say its file and line; Lightning's complaints are about the recipe."""
+def blaming(session: "Session", what: str) -> Iterator[None]:
+    """Let what the user's own code raises say its file and line, and what Lightning refuses in it where it stands."""
     try:
         yield
     except InstarError:
         raise
-    except MisconfigurationException as error:
-        raise ConfigError(f"Lightning refuses this: {first(error)}") from error
     except Exception as error:
         if definition.line_of(error.__traceback__):
             raise LearningError(f"{definition.blame(error)} (while {what})") from error
+        if isinstance(error, MisconfigurationException) or definition.raised_in(error, "lightning"):
+            raise ConfigError(f"{definition.place_of(session.module)}Lightning refuses this: {first(error)}") from error
         raise
 
 

@@ -85,6 +85,15 @@ class RaisesInAStep(Small):
         raise KeyError("images")
 
 
+class WithoutAStep(Small):
+    training_step = None
+
+
+class WithoutLoader(Small):
+    def train_dataloader(self):
+        return None
+
+
 class Endless(Small):
     def train_dataloader(self):
         class Stream(torch.utils.data.IterableDataset):
