@@ -430,9 +430,9 @@ def place_for(wanted: Settings, name: str | None, *, runs: Path, label: str, loa
         number += 1
 
 
-def schema() -> dict[str, Any]:
+def schema(of: type[Settings] = Experiment) -> dict[str, Any]:
     """The JSON schema of a recipe, over all kinds that come with Instar, for completion in editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings.schema(Experiment)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings.schema(of)}
 
 
 def read_document(

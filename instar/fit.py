@@ -6,8 +6,8 @@ stages, say how it ended.
 
 import json
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from instar import brought as brought_ones
 from instar import documents
 from instar.brought import Brought, Place
 from instar.engine import deadline, starts
+from instar.engine import definition as definitions
 from instar.engine.checkpoint import foreign
 from instar.engine.lightning import stages
 from instar.engine.metrics_log import MetricsLog
@@ -107,6 +108,7 @@ def fit(
             announce(run, made)
             _note_start(run, before, made, shown)
 
+        stack.enter_context(_last_word(run, world))
         session = _session(
             run,
             brought,
@@ -120,6 +122,26 @@ def fit(
             rows=rows,
         )
         return _carry_on(session, done=before.get("done", False))
+
+
+@contextmanager
+def _last_word(run: Run, world: World) -> Iterator[None]:
+    """A start that does not come to its end says why in events.jsonl; of the user's own code, its own lines."""
+    try:
+        yield
+    except Again:  # its last word is said where it was saved
+        raise
+    except InstarError as error:
+        facts = {"kind": type(error).__name__, "reason": str(error)}
+        if own := definitions.own_traceback(error.__cause__):
+            facts["own_traceback"] = own
+        run.log_event("failed", rank=world.rank, samples=stages.samples_saved(run), **facts)
+        raise
+    except BaseException as error:
+        if world.size == 1 or not follows_from_another(error):
+            facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            run.log_event("failed", rank=world.rank, samples=stages.samples_saved(run), **facts)
+        raise
 
 
 def score(run: Run, *, split: str, checkpoint: str, machine: Machine) -> dict[str, Any]:
@@ -247,15 +269,6 @@ def _carry_on(session: "Session", *, done: bool) -> Outcome:
         run.log_event("stopped", rank=world.rank, samples=stages.samples_saved(run), reason=str(stop))
         if world.rank == 0:
             starts.end_a_chain(run, begun)
-        raise
-    except InstarError as error:
-        facts = {"reason": str(error), "traceback": traceback.format_exc()}
-        run.log_event("failed", rank=world.rank, samples=stages.samples_saved(run), **facts)
-        raise
-    except BaseException as error:
-        if world.size == 1 or not follows_from_another(error):
-            facts = {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-            run.log_event("failed", rank=world.rank, samples=stages.samples_saved(run), **facts)
         raise
     if world.rank == 0:
         report(run)

@@ -21,8 +21,12 @@ def score(name: str, value: float) -> str:
     """A score as its name asks: shares in per cent, losses and anything above one as numbers."""
     if not math.isfinite(value):
         return str(value)
-    is_share = 0 <= value <= 1 and not any(word in name for word in _PLAIN)
-    return percent(value) if is_share else f"{value:.3g}"
+    return percent(value) if 0 <= value <= 1 and is_share(name) else f"{value:.3g}"
+
+
+def is_share(name: str) -> bool:
+    """Whether a score of this name is a share of one, and more of it is better."""
+    return not any(word in name for word in _PLAIN)
 
 
 def loss(value: float) -> str:

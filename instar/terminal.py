@@ -296,7 +296,7 @@ def columns_of(pairs: Sequence[tuple[str, str]], *, indent: str = "  ") -> list[
 def _wrapped(text: str, columns: int) -> list[str]:
     import textwrap
 
-    return textwrap.wrap(text, columns)
+    return textwrap.wrap(text, columns, break_on_hyphens=False)
 
 
 def _speed(line: dict[str, Any]) -> str:

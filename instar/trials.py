@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from instar import documents
+from instar import documents, formats
 from instar.errors import RunError
 from instar.experiment import flat
 from instar.run import Run
@@ -24,7 +24,8 @@ class Row:
 
     name       of the first of them
     seeds      of those that have scores
-    interval   of the mean, 95 %, by Student's t; None for one trial
+    interval   of the mean, 95 %, by Student's t; None for one trial. Of shares of one it ends at 0 and 1
+    rows       hashes of the rows they were scored on; None where a run does not say
     """
 
     name: str
@@ -33,6 +34,7 @@ class Row:
     interval: tuple[float, float] | None
     values: tuple[float, ...]
     seeds: tuple[int, ...]
+    rows: tuple[str, ...] | None
     differences: tuple[str, ...]
 
 
@@ -61,6 +63,8 @@ def compare(grouped: Sequence[Sequence[Run]], *, split: str, metric: str | None 
     for group in grouped:
         values = tuple(scores[run][wanted] for run in group)
         mean, interval = mean_of(values)
+        if interval is not None and formats.is_share(wanted) and all(0 <= value <= 1 for value in values):
+            interval = max(0.0, interval[0]), min(1.0, interval[1])
         rows.append(
             Row(
                 name=group[0].name,
@@ -69,11 +73,12 @@ def compare(grouped: Sequence[Sequence[Run]], *, split: str, metric: str | None 
                 interval=interval,
                 values=values,
                 seeds=tuple(int(_document(run).get("seed") or 0) for run in group),
+                rows=_rows_of(group, split),
                 differences=_differences(first, _settings(group[0])),
             )
         )
-    down = any(word in wanted for word in ("loss", "error"))
-    return [asdict(row) for row in sorted(rows, key=lambda row: row.mean, reverse=not down)]
+    up = _more_is_better(grouped[0][0], wanted)
+    return [asdict(row) for row in sorted(rows, key=lambda row: row.mean, reverse=up)]
 
 
 def mean_of(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
@@ -85,6 +90,20 @@ def mean_of(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]
 
     half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return mean, (mean - half, mean + half)
+
+
+def _more_is_better(run: Run, metric: str) -> bool:
+    """As the recipe says of what it watches; of any other score, as its name does."""
+    train = _document(run).get("train") or {}
+    if train.get("monitor") == metric and train.get("monitor_mode"):
+        return bool(train["monitor_mode"] == "max")
+    return formats.is_share(metric)
+
+
+def _rows_of(group: Sequence[Run], split: str) -> tuple[str, ...] | None:
+    """On which rows trials were scored; None where one does not say, as a LightningModule with its own loaders."""
+    hashes = [(run.scores(split).get("about") or {}).get("rows_hash") for run in group]
+    return tuple(sorted(map(str, hashes))) if all(hashes) else None
 
 
 def _scores(run: Run, split: str) -> dict[str, float]:

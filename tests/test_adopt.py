@@ -171,7 +171,9 @@ def test_diff_says_what_differs_and_where_it_was_written(tmp_path, capsys):
     for name, rate in (("a", "0.1"), ("b", "0.2")):
         (tmp_path / f"{name}.yaml").write_text(f"data: {{root: {tmp_path}}}\noptim: {{kind: sgd, lr: {rate}}}\n")
     assert main(["config", "diff", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]) == 0
-    assert capsys.readouterr().out.split() == ["optim.lr", "0.1", f"{tmp_path}/a.yaml:2", "0.2", f"{tmp_path}/b.yaml:2"]
+    head, told = capsys.readouterr().out.splitlines()
+    assert head.split() == ["setting", f"{tmp_path}/a.yaml", f"{tmp_path}/b.yaml"]
+    assert told.split() == ["optim.lr", "0.1", f"({tmp_path}/a.yaml:2)", "0.2", f"({tmp_path}/b.yaml:2)"]
 
 
 def test_places_in_a_composed_file_are_those_of_the_file_that_won(file):

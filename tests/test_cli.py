@@ -71,12 +71,12 @@ def test_words_are_sorted_by_what_they_are():
         (["--epochs", "3"], "unknown flag"),
         (["--epochs=3"], "settings are written without dashes: epochs=3"),
         (["-x"], "unknown flag"),
-        (["a", "b", "c"], "takes 0 to 2 thing"),
+        (["a", "b", "c"], r"instar train: 'a b c' is too much\. Write: instar train FOLDER   or see"),
     ],
 )
 def test_words_that_are_not_understood(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        parse("train", arguments, flags=("dry",), things=(0, 2))
+        parse("train", arguments, flags=("dry",), things=(0, 2), page="Learn\n\n  instar train FOLDER    learn\n")
 
 
 # --- the outside ----
@@ -93,6 +93,15 @@ def test_every_verb_has_a_page(verb, capsys):
     assert cli.main([verb, "--help"]) == 0
     first, blank, *rest = capsys.readouterr().out.splitlines()
     assert len(first) < 100 and not blank and f"instar {verb}" in rest[0]
+
+
+def test_a_verb_that_is_told_too_little_says_what_to_write(capsys):
+    for words, said in (
+        (["why"], "instar why: of what? Write: instar why RUN   or see"),
+        (["compare", "a"], "instar compare: 'a' is too little. Write: instar compare RUN RUN…   or see"),
+    ):
+        assert cli.main(words) == 65
+        assert said in capsys.readouterr().err
 
 
 def test_a_verb_that_is_none_names_the_near_miss(capsys):
@@ -320,6 +329,10 @@ def test_show_finds_groups_kinds_and_words(capsys):
         "recipe": "seed",
         "machine": "walltime",
         "timm": "pretrained",
+        "lightning_module": "args",
+        "task.lightning_module": "datamodule",
+        "lightning_module.train": "monitor_mode",
+        "lightning_module.trainer": "accumulate_grad_batches",
     }.items():
         assert cli.main(["show", name]) == 0
         assert text in capsys.readouterr().out
@@ -328,6 +341,7 @@ def test_show_finds_groups_kinds_and_words(capsys):
 
 
 def test_the_examples_of_show_are_right(tmp_path, capsys):
+    from instar import brought
     from instar.cli.show import find, page
     from instar.experiment import load
     from instar.settings import parse
@@ -347,6 +361,11 @@ def test_the_examples_of_show_are_right(tmp_path, capsys):
         lines = page(*find(name))
         example = "\n".join(line.removeprefix("    ") for line in lines[lines.index("example") + 1 :])
         load(parse(example, name="example"), [f"data.root={tmp_path}"])
+    for name in ("lightning_module", "lightning_module.train", "lightning_module.task.datamodule"):
+        lines = page(*find(name))
+        example = parse("\n".join(line.removeprefix("    ") for line in lines[lines.index("example") + 1 :]), name=name)
+        task = {"kind": "lightning_module", "module": "my.model", "definition": "Mine"}
+        brought.load({**example, "task": task | example.get("task", {})})
 
 
 def test_show_as_json_is_a_schema(capsys):

@@ -14,6 +14,7 @@ from instar import brought as brought_ones
 from instar import fit as stage
 from instar import prepare
 from instar.brought import Brought
+from instar.cli import why
 from instar.engine import deadline, faults
 from instar.engine.lightning import pace
 from instar.errors import Again, ConfigError, LearningError, RunError
@@ -378,6 +379,12 @@ def test_what_is_not_plain_needs_trust(tmp_path):
 def test_what_the_module_does_wrong_is_said_with_its_line(tmp_path, definition, error, message):
     with pytest.raises(error, match=message):
         fit(tmp_path, recipe(definition))
+    event = Run(tmp_path / "run").events()[-1]
+    assert event["event"] == "failed" and event["kind"] == error.__name__
+    if definition.startswith("Raises"):  # its own lines, and nobody else's
+        told = "\n".join(why.told(why.explain(Run(tmp_path / "run").status(), [event]), now=0.0))
+        assert told.count('  File "') == 1 and "baseline.py" in told
+        assert "mistake in Instar" not in told
 
 
 def test_a_name_that_is_never_logged_is_said_with_the_near_miss(tmp_path):

@@ -42,8 +42,26 @@ def test_compare_shows_means_best_first(runs, capsys):
     assert main(["compare", *(str(run.path) for run in runs)]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[1].split()[:3] == ["b", "95.0", "%"]
-    assert "93.0 %" in told[2] and told[2].split()[-5] == "3"
+    assert told[2].split() == "a0 93.0 % [84.0, 100.0] 90.0 % 97.0 % 3 0, 1, 2".split()  # a share of one ends at one
     assert any("optim.lr: 0.1 -> 0.2" in line for line in told)
+
+
+def test_recipes_whose_trials_were_scored_on_other_rows_are_told_so(runs, capsys):
+    for run, rows in zip(runs, ("x", "y", "z", "x"), strict=True):
+        scores = json.loads(run.scores_file("test").read_text())
+        run.scores_file("test").write_text(json.dumps({**scores, "about": {"rows_hash": rows}}))
+    assert main(["compare", *(str(run.path) for run in runs)]) == 0
+    assert "not all were scored on the same rows" in capsys.readouterr().out
+    assert main(["compare", str(runs[0].path), str(runs[1].path)]) == 0
+    assert "not all" not in capsys.readouterr().out
+
+
+def test_what_the_recipe_watches_says_which_is_better(runs):
+    for run in runs:
+        run.experiment_file.write_text(
+            run.experiment_file.read_text() + "train: {monitor: accuracy, monitor_mode: min}\n"
+        )
+    assert trials.compare(trials.groups(runs), split="test", metric="accuracy")[0]["name"] == "a0"
 
 
 def test_less_loss_is_better(runs):

@@ -140,7 +140,7 @@ def settings() -> str:
         "What may stand in a recipe, and the same as `key=value` on a command line. `instar show GROUP` prints each of "
         "these tables, `instar schema` writes them for the completion of an editor.\n",
     ]
-    for name, group in [("recipe", show.find("recipe")[1]), *show.groups()]:
+    for name, group in [("recipe", show.find("recipe")[1]), *show.groups(), *show.brought_groups()]:
         parts += [
             f"## {name} {{ #{name.replace('.', '-')} }}\n",
             f"{(group.__doc__ or '').strip()}\n",
@@ -148,7 +148,8 @@ def settings() -> str:
         ]
     for name, shelf in show.shelves():
         parts.append(f"## {name}: kinds {{ #{name.replace('.', '-')} }}\n")
-        parts.append(f"The default is `{shelf.default}`. A kind with dots in it is a module of your own.\n")
+        default = "None is the default" if name == "track" else f"The default is `{shelf.default}`"
+        parts.append(f"{default}. A kind with dots in it is a module of your own.\n")
         for kind in plugins.kinds(shelf.shelf):
             page = (plugins.load(shelf.shelf, kind).__doc__ or "").strip()
             parts += [f"### {name}: {kind} {{ #{name.replace('.', '-')}-{kind} }}\n", f"{markdown(page)}\n"]

@@ -90,7 +90,7 @@ def _carry_out(arguments: list[str]) -> int:
         return DONE
     name, *rest = arguments
     module = verb(name)
-    words = parse(name, rest, flags=(*COMMON_FLAGS, *module.FLAGS), things=module.THINGS)
+    words = parse(name, rest, flags=(*COMMON_FLAGS, *module.FLAGS), things=module.THINGS, page=module.__doc__ or "")
     if "help" in words:
         terminal.say((module.__doc__ or "").strip())
         return DONE

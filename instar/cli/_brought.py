@@ -161,7 +161,7 @@ def _finish(words: Words, outcome: Any, notes: Sequence[str]) -> None:
     lines += [
         f"look     {formats.one_line(str(outcome.run.report))}",
         *notes,
-        f"next     instar runs   ·   instar compare {to_type(outcome.run.path)} OTHER",
+        train.what_next(outcome.run),
     ]
     train.tell(words, {"state": outcome.state, "run": str(outcome.run.path), "best": best, "scores": scores}, lines)
 

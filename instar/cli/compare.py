@@ -2,7 +2,8 @@
 
 instar compare RUN RUN…            on the test rows
 instar compare RUN RUN split=val
-instar compare RUN…                runs that differ in their seed only are trials of one recipe: their mean
+instar compare RUN…                runs that differ in their seed only are trials of one recipe: their mean, and where
+                                   it lies with 95 %
 
 metric=NAME    of trials: another score than the first that all have
 
@@ -18,7 +19,7 @@ from typing import Any
 from instar import terminal
 from instar.cli.words import Words
 from instar.errors import DONE, RunError
-from instar.formats import clock, count, epoch, interval, one_line, score, table
+from instar.formats import clock, count, cut, epoch, interval, one_line, score, table
 
 FLAGS = ()
 THINGS = (2, 99)
@@ -54,7 +55,7 @@ def run(words: Words) -> int:
 
 def of_trials(rows: Sequence[dict[str, Any]], split: str) -> list[str]:
     """A table of recipes with the mean over their trials, and what differs between the recipes."""
-    head = (f"{split} rows", f"mean {rows[0]['metric']}", "95 % of the mean", "trials", "from", "to")
+    head = (f"{split} rows", f"mean {rows[0]['metric']}", "95 % of the mean", "from", "to", "trials", "seeds")
     shown = table(
         [
             head,
@@ -63,15 +64,18 @@ def of_trials(rows: Sequence[dict[str, Any]], split: str) -> list[str]:
                     one_line(row["name"]),
                     score(row["metric"], row["mean"]),
                     interval(row["metric"], *row["interval"]) if row["interval"] else "",
-                    count(len(row["values"])),
                     score(row["metric"], min(row["values"])),
                     score(row["metric"], max(row["values"])),
+                    count(len(row["values"])),
+                    cut(", ".join(map(str, sorted(row["seeds"]))), 20),
                 )
                 for row in rows
             ),
         ],
         right=(1, 3, 4, 5),
     )
+    if len({row["rows"] for row in rows if row["rows"]}) > 1:
+        shown.append("note     not all were scored on the same rows: compare the same seeds of each recipe")
     for row in rows:
         if row["differences"]:
             shown += ["", one_line(row["name"]), *(f"  {one_line(change)}" for change in row["differences"])]

@@ -35,12 +35,21 @@ def run(words: Words) -> int:
     folder = Path(next((change[5:] for change in words.changes if change.startswith("runs=")), "runs"))
     changes = [change for change in words.changes if not change.startswith("runs=")]
     settings = [_values(_found(source, folder), changes) for source in sources]
+    if what == "diff":  # where it stands in what a run saved tells nobody who said it
+        settings = [
+            {
+                name: (value, "" if Path(_found(source, folder)).is_dir() else place)
+                for name, (value, place) in one.items()
+            }
+            for source, one in zip(sources, settings, strict=True)
+        ]
     rows = list(_shown(settings[0]) if what == "show" else _different(*settings))
     if "json" in words:
         names = ("setting", "value", "from") if what == "show" else ("setting", "first", "second")
         terminal.say(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
     elif rows:
-        terminal.say("\n".join(table([tuple(one_line(cell) for cell in row) for row in rows])))
+        head = ("setting", "value", "from") if what == "show" else ("setting", *map(str, sources))
+        terminal.say("\n".join(table([tuple(one_line(cell) for cell in row) for row in (head, *rows)])))
     else:
         terminal.say("no difference")
     return DONE
@@ -100,4 +109,9 @@ def _different(first: Values, second: Values) -> Iterator[tuple[str, ...]]:
     for name in dict.fromkeys([*first, *second]):
         (old, at), (new, there) = (side.get(name, (_MISSING, "")) for side in (first, second))
         if old != new:
-            yield name, f"{old}  {at}".rstrip(), f"{new}  {there}".rstrip()
+            yield name, _said(old, at), _said(new, there)
+
+
+def _said(value: str, place: str) -> str:
+    """`0.1  (a.yaml:3)`: a value, and where it was said."""
+    return f"{value}  ({place})" if place else value

@@ -5,6 +5,8 @@
 and in the recipe's first line:
 
     # yaml-language-server: $schema=recipe.schema.json
+
+instar schema lightning_module      the same of the recipe of a LightningModule of your own
 """
 
 import json
@@ -14,11 +16,14 @@ from instar.cli.words import Words
 from instar.errors import DONE
 
 FLAGS = ()
-THINGS = (0, 0)
+THINGS = (0, 1)
 
 
 def run(words: Words) -> int:
-    from instar import experiment
+    from instar import brought, experiment
+    from instar.cli.words import one_of
 
-    terminal.say(json.dumps(experiment.schema(), indent=2, ensure_ascii=False))
+    own = bool(words.things) and one_of("schema", words.things[0], (experiment.OWN,)) == experiment.OWN
+    found = experiment.schema(brought.Brought if own else experiment.Experiment)
+    terminal.say(json.dumps(found, indent=2, ensure_ascii=False))
     return DONE

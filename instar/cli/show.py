@@ -4,10 +4,12 @@ instar show                    groups and kinds
 instar show train              the settings of a group
 instar show model.timm         or of one kind
 instar show sgd                a kind that no other group has
+instar show lightning_module   the recipe of a LightningModule of your own, and what its Trainer takes
 
 --json                         the JSON schema of these settings
 """
 
+import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,7 @@ from instar.errors import DONE, ConfigError
 
 FLAGS = ()
 THINGS = (0, 1)
+OWN = "lightning_module"
 
 
 def run(words: Words) -> int:
@@ -38,10 +41,12 @@ def overview() -> list[str]:
     """Every group with one line, and the kinds of those that have some."""
     lines = ["groups of a recipe"]
     lines += terminal.columns_of([(name, _summary(settings)) for name, settings in groups()])
+    lines += ["", "where task is lightning_module: a LightningModule of your own"]
+    lines += terminal.columns_of([(name, _summary(settings)) for name, settings in brought_groups()])
     for group, shelf in shelves():
         kinds = [(kind, _summary(shelf.settings(kind))) for kind in plugins.kinds(shelf.shelf)]
-        default = f" (default {shelf.default})"
-        lines += ["", f"kinds of {group}{default}", *terminal.columns_of(kinds)]
+        default = "none unless named" if group == "track" else f"default {shelf.default}"
+        lines += ["", f"kinds of {group} ({default})", *terminal.columns_of(kinds)]
     return [*lines, "", "next     instar show train   ·   instar show model.timm"]
 
 
@@ -49,7 +54,8 @@ def find(name: str) -> tuple[str, Any]:
     """The full name and the settings class behind `train`, `data.split`, `optim`, `optim.sgd` or `sgd`."""
     from instar.experiment import Experiment
 
-    plain, with_kinds = dict(groups()), dict(shelves())
+    plain, with_kinds = dict([*groups(), *brought_groups()]), dict(shelves())
+    name = {"task.lightning_module": f"{OWN}.task", f"{OWN}.trainer": OWN}.get(name, name)
     if name in plain:
         return name, plain[name]
     if name in with_kinds:
@@ -63,7 +69,9 @@ def find(name: str) -> tuple[str, Any]:
     if matches:
         return matches[0], every[matches[0]].settings(matches[0].rpartition(".")[2])
     known = [*plain, *with_kinds, *every, *(full.rpartition(".")[2] for full in every)]
-    raise ConfigError(f"{plugins.unknown(name, known, what='group or kind')}. See: instar show")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "instar show lists them"
+    raise ConfigError(f"unknown group or kind {name!r}: {hint}")
 
 
 def page(name: str, settings: Any) -> list[str]:
@@ -77,7 +85,21 @@ def page(name: str, settings: Any) -> list[str]:
             continue
         lines.append(f"  {key}  ({said(name, key, field, properties.get(key, {}))})")
         lines += [f"      {line.strip()}" for line in (field.description or "").splitlines()]
-    return [*lines, "", "example", *(f"    {line}" for line in _example(name, settings))]
+        if name == OWN and key == "trainer":
+            lines += trainer()
+    if lines[-1]:
+        lines.append("")
+    return [*lines, "example", *(f"    {line}" for line in _example(name, settings))]
+
+
+def trainer() -> list[str]:
+    """What may stand below `trainer`, and what is said elsewhere."""
+    import textwrap
+
+    from instar import brought
+
+    taken = textwrap.wrap(", ".join(brought.TRAINER), 100)
+    return [f"      {line}" for line in taken] + [f"      not {name}: {why}" for name, why in brought.OURS.items()]
 
 
 def said(name: str, key: str, field: Any, schema: dict[str, Any]) -> str:
@@ -88,8 +110,13 @@ def said(name: str, key: str, field: Any, schema: dict[str, Any]) -> str:
         return f"{kind_of(schema)}; needed"
     default = field.get_default(call_default_factory=True)
     if isinstance(default, Settings):
-        return f"group: instar show {key if name in ('experiment', 'recipe') else f'{name}.{key}'}"
+        return f"group: instar show {key if name in ('experiment', 'recipe') else _shown_as(name, key, default)}"
     return f"{kind_of(schema)}; default {_written(default)}"
+
+
+def _shown_as(name: str, key: str, group: Any) -> str:
+    """What to type for a group within another; those that all recipes have stand by themselves."""
+    return key if any(one == key and type(group) is known for one, known in groups()) else f"{name}.{key}"
 
 
 def kind_of(schema: dict[str, Any]) -> str:
@@ -136,6 +163,8 @@ def _example(name: str, settings: Any) -> list[str]:
         needed["kind"] = name.rpartition(".")[2]
     if name == "recipe":
         needed = {"data": {"root": "FOLDER"}}
+    if name.partition(".")[0] == OWN:
+        return _example_of_own(name, settings)
     made = dict(settings.model_construct(**needed) if needed else settings())
     plain: Any = {
         key: _plain(value) for key, value in made.items() if value is not None and not isinstance(value, Settings)
@@ -145,6 +174,21 @@ def _example(name: str, settings: Any) -> list[str]:
     groups = (name.rpartition(".")[0] if "kind" in plain and "." in name else name).split(".")
     for group in reversed(groups):
         plain = {group: plain} if group != "recipe" else plain
+    return dump(plain).splitlines()
+
+
+def _example_of_own(name: str, settings: Any) -> list[str]:
+    """The same of a recipe of a LightningModule of one's own."""
+    from instar.documents import dump
+
+    made: dict[str, Any] = {"module": "my.models.baseline", "definition": "Baseline", "args": {"lr": 0.001}}
+    if "module" not in settings.model_fields:
+        made = {"task": {"kind": OWN, **made}, "trainer": {"max_epochs": 12}} if name == OWN else dict(settings())
+    elif "kind" in settings.model_fields:
+        made = {"kind": OWN, **made}
+    plain: Any = {key: _plain(value) for key, value in made.items() if value is not None}
+    for group in reversed(name.split(".")[1:]):
+        plain = {group: plain}
     return dump(plain).splitlines()
 
 
@@ -172,6 +216,16 @@ def groups() -> Iterator[tuple[str, Any]]:
     yield "start", Start
 
 
+def brought_groups() -> Iterator[tuple[str, Any]]:
+    """The recipe of a LightningModule of one's own, and those of its groups that other recipes have not."""
+    from instar.brought import Brought
+    from instar.experiment import Experiment
+
+    known = {group for _, group in _inside("", Experiment)}
+    yield OWN, Brought
+    yield from ((name, group) for name, group in _inside(f"{OWN}.", Brought) if group not in known)
+
+
 def _inside(above: str, settings: Any) -> Iterator[tuple[str, Any]]:
     from instar.validation import group_of
 
@@ -195,7 +249,7 @@ def shelves() -> Iterator[tuple[str, Any]]:
 
 
 def _catalogue() -> dict[str, Any]:
-    plain = {name: _summary(settings) for name, settings in groups()}
+    plain = {name: _summary(settings) for name, settings in [*groups(), *brought_groups()]}
     kinds = {
         group: {kind: _summary(shelf.settings(kind)) for kind in plugins.kinds(shelf.shelf)}
         for group, shelf in shelves()

@@ -28,6 +28,7 @@ Ctrl-C, SIGTERM and SIGUSR1 save and stop; so does the end of a Slurm job. Exit 
 import difflib
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -289,8 +290,14 @@ def ending(
     return [
         *lines,
         f"look     {formats.one_line(str(page))}",
-        f"next     instar runs   ·   instar compare {to_type(run.path)} OTHER",
+        what_next(run),
     ]
+
+
+def what_next(run: Any) -> str:
+    """What to type after a training."""
+    folder = "" if run.path.parent == Path("runs") else f" {shlex.quote(str(run.path.parent))}"
+    return f"next     instar runs{folder}   ·   instar compare {to_type(run.path)} OTHER"
 
 
 def tell(words: Words, facts: dict[str, Any], lines: Sequence[str]) -> None:

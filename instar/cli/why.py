@@ -16,14 +16,17 @@ from typing import Any
 from instar import terminal
 from instar.cli.words import Words, to_type
 from instar.errors import DONE
-from instar.formats import ago, count, one_line, percent
+from instar.formats import ago, count, epoch, one_line, percent, score
 
 FLAGS = ()
 THINGS = (1, 1)
 RECENT = 6
 ENDS = ("stopped", "failed", "finished", "evaluated", "save_failed")
 QUIET = ("saved",)  # there are so many of them that they would hide the rest
-SECONDARY = ("time", "event", "host", "pid", "rank", "step", "samples", "reason", "traceback", "metrics_bytes")
+SECONDARY = (
+    *("time", "event", "host", "pid", "rank", "step", "samples"),
+    *("reason", "traceback", "own_traceback", "metrics_bytes"),
+)
 
 
 def run(words: Words) -> int:
@@ -84,7 +87,10 @@ def told(story: dict[str, Any], *, now: float) -> list[str]:
     if event:
         lines.append(f"last     {_sentence(event)}")
         lines.append(f"         {_where(event, now)}")
-        lines += [f"         {line}" for line in str(event.get("traceback", "")).rstrip().splitlines()]
+        lines += [
+            f"         {line}"
+            for line in str(event.get("traceback") or event.get("own_traceback", "")).rstrip().splitlines()
+        ]
     if saved:
         lines.append(f"saved    {saved.get('checkpoint', '')}, {ago(now - saved.get('time', now))}")
     earlier = [_clocked(one) for one in story["before"] if one is not event]
@@ -174,5 +180,7 @@ def _clocked(event: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and {"metric", "value", "epoch"} <= value.keys():  # the best evaluation
+        value = f"{value['metric']} {score(value['metric'], value['value'])} at epoch {epoch(value['epoch'])}"
     text = one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 60 else text[:59] + "…"

@@ -42,10 +42,13 @@ class Words:
         return given
 
 
-def parse(verb: str, arguments: Sequence[str], *, flags: Sequence[str], things: tuple[int, int]) -> Words:
+def parse(
+    verb: str, arguments: Sequence[str], *, flags: Sequence[str], things: tuple[int, int], page: str = ""
+) -> Words:
     """Sort the words after a verb; raises ConfigError for a flag it does not know, or too many or too few things.
 
     flags   without dashes; one that ends in "=" takes a value and is another spelling of `key=value`
+    page    the verb's help page, whose first command says what it wants
     """
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
     known = ("help", *flags)
@@ -62,12 +65,16 @@ def parse(verb: str, arguments: Sequence[str], *, flags: Sequence[str], things: 
     words = Words(tuple(found[0]), tuple(found[1]), frozenset(found[2]), (verb, *arguments))
     least, most = things
     if "help" not in words and not least <= len(words.things) <= most:
-        extra = f": {' '.join(words.things)!r}" if words.things else ""
-        wanted = str(least) if least == most else f"{least} to {most}" if most < 99 else f"at least {least}"
-        raise ConfigError(
-            f"instar {verb} takes {wanted} thing(s), not {len(words.things)}{extra}. See: instar {verb} --help"
-        )
+        said = f"{' '.join(words.things)!r} is too {'little' if len(words.things) < least else 'much'}."
+        asked = said if words.things else "of what?"
+        raise ConfigError(f"instar {verb}: {asked} Write: {_usage(verb, page)}   or see: instar {verb} --help")
     return words
+
+
+def _usage(verb: str, page: str) -> str:
+    """The first command of a help page, without what it says about it: `instar why RUN`."""
+    found = re.search(rf"^ *(instar {verb}\b.*?)(?:  .*)?$", page, re.MULTILINE)
+    return found[1] if found else f"instar {verb} …"
 
 
 def one_of(key: str, value: str, allowed: Sequence[str]) -> str:

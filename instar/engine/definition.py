@@ -54,9 +54,15 @@ def blame(error: BaseException) -> str:
 def line_of(found: TracebackType | None) -> str:
     """The innermost line of the user's own code in a traceback; '' where there is none."""
     for frame in reversed(traceback.extract_tb(found)):
-        if not frame.filename.startswith("<") and not _is_library(frame.filename):
+        if _is_own(frame.filename):
             return f"{short(frame.filename)}:{frame.lineno}, in {frame.name}"
     return ""
+
+
+def own_traceback(error: BaseException | None) -> str:
+    """The frames of an error that are the user's own code, as Python shows them; '' where there are none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)] if error else []
+    return "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)]) if frames else ""
 
 
 def raised_in(error: BaseException, package: str) -> bool:
@@ -74,9 +80,9 @@ def place_of(made: object) -> str:
     return f"{short(file)}:{line}, {type(made).__name__}: " if file else ""
 
 
-def _is_library(file: str) -> bool:
+def _is_own(file: str) -> bool:
     path = str(Path(file).resolve())
-    return path.startswith((*_LIBRARIES, _OURS)) or "/site-packages/" in path
+    return not (file.startswith("<") or path.startswith((*_LIBRARIES, _OURS)) or "/site-packages/" in path)
 
 
 def short(file: str) -> str:

@@ -23,7 +23,7 @@ TICKS = {
     "save_failed": "trouble",
     "micro_batch": "trouble",
 }
-SECONDARY = frozenset({"time", "event", "host", "pid", "rank", "samples", "traceback"})
+SECONDARY = frozenset({"time", "event", "host", "pid", "rank", "samples", "traceback", "own_traceback"})
 LONGEST_DETAIL = 400  # characters; the rest is in events.jsonl
 LONGEST_PAUSE = 0.06  # of the line: a night in the queue must not hide the minutes at work
 
