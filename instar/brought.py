@@ -29,18 +29,29 @@ from instar.run import Run
 from instar.settings import Settings, Span
 from instar.validation import conflict, validate
 
+TARGET = "_target_"
 _DOTTED = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 
 
 class Definition(Settings):
-    """A class of the user's own, and what it is made with."""
+    """A class of the user's own, and what it is made with; also written as Hydra does, `_target_` and what it takes."""
 
     module: Annotated[str, Field(pattern=_DOTTED)]
     """Python module, as one would import it; the folder the command is started in counts."""
     definition: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
     """Name of the class in it."""
     args: dict[str, JsonValue] = Field(default_factory=dict)
-    """What the class is made with, by the names of its own parameters."""
+    """What the class is made with, by the names of its own parameters. A mapping with `_target_` in it is an object."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_target(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or TARGET not in given:
+            return given
+        ours = {name: value for name, value in given.items() if name in cls.model_fields}
+        rest = {name: value for name, value in given.items() if name not in cls.model_fields and name != TARGET}
+        module, _, name = str(given[TARGET]).rpartition(".")
+        return {**ours, "module": module, "definition": name, "args": {**rest, **ours.get("args", {})}}
 
 
 class Task(Definition):
@@ -106,7 +117,7 @@ class Brought(Settings):
     """Everything that decides what a LightningModule of one's own learns. Where it runs is Machine and Site."""
 
     undecisive: ClassVar = (
-        *("name", "task.trust", "train.every", "train.keep", "train.test", "train.validate_after"),
+        *("name", "paths", "task.trust", "train.every", "train.keep", "train.test", "train.validate_after"),
         *("train.resume", "train.resume_epoch", "track"),
         *(f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time", "log_every_n_steps", "profiler")),
         *(f"trainer.enable_{name}" for name in ("progress_bar", "model_summary", "autolog_hparams")),
@@ -124,6 +135,8 @@ class Brought(Settings):
     """How those are varied."""
     trainer: dict[str, JsonValue] = Field(default_factory=dict)
     """Arguments of Lightning's Trainer, by its own names."""
+    paths: dict[str, JsonValue] = Field(default_factory=dict)
+    """Values that others name as ${paths.name} where a recipe is composed of several; nothing else reads them."""
     train: Train = Train()
     """What is watched, kept, and begun from."""
     track: Trackers = ()
@@ -170,6 +183,10 @@ def _conflicts(brought: Brought) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"trainer.{name}",), f"is Instar's to set: {OURS[name]}"
         elif name not in TRAINER:
             yield (f"trainer.{name}",), f"Lightning's Trainer has none such: {unknown(name, list(TRAINER), what='key')}"
+    for what, key in ((brought.task, "task"), (brought.task.datamodule, "task.datamodule")):
+        for target in targets(what.args) if what else ():
+            if target.partition(".")[0] in sys.stdlib_module_names:
+                yield (key,), f"makes {target}, which is Python's own and no part of a model: write the value itself"
     strategy = str(brought.trainer.get("strategy", ""))
     if any(word in strategy.split("_") for word in _STARTING):
         plain = "_".join(word for word in strategy.split("_") if word not in _STARTING)
@@ -184,6 +201,26 @@ def _conflicts(brought: Brought) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("train.warm_start", "train.resume"), "a run that is taken up has its weights: leave out one of the two"
     if brought.data is not None and brought.task.datamodule is not None:
         yield ("data", "task.datamodule"), "the images come from one of the two: leave out the other"
+
+
+def targets(value: Any) -> Iterator[str]:
+    """What is to be made for arguments: every `_target_` in them, however deep."""
+    if isinstance(value, dict):
+        if TARGET in value:
+            yield str(value[TARGET])
+        for inner in value.values():
+            yield from targets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from targets(inner)
+
+
+def as_target(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Where a setting of a Definition stands that is written with `_target_`."""
+    if keys[-1] in ("module", "definition"):
+        return (*keys[:-1], TARGET)
+    at = keys.index("args") if "args" in keys else len(keys)
+    return (*keys[:at], *keys[at + 1 :])
 
 
 # --- reading one ---------------------------------------------------------------------------------------------------
@@ -272,6 +309,8 @@ def _look(
     what: Definition, keys: tuple[str, ...], document: dict[str, Any] | None, mistakes: list[str]
 ) -> Place | None:
     def said(key: str) -> str:
+        written = document.places if isinstance(document, Document) else {}
+        key = TARGET if (*keys, TARGET) in written and key in ("module", "definition") else key
         place = document.place((*keys, key)) if isinstance(document, Document) else ""
         return f"{place}: {'.'.join((*keys, key))}" if place else ".".join((*keys, key))
 

@@ -50,9 +50,9 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
     mistakes = [mistake for package, part in parts for mistake in _misread(part, package, values)]
     chosen_from = {str(one.config_path).rpartition("/")[0] for one in listed if one.config_path}
     mistakes += [
-        f"{PLACE}: {change!r}: {_no_such_part(path, change.partition('=')[0] + '/' + change.partition('=')[2])}"
+        f"{PLACE}: {change!r}: {_no_such_part(path, '/'.join(_choice(change)))}"
         for change in overrides
-        if (name := change.partition("=")[0]) in chosen_from and name not in values and change not in chosen
+        if (name := _choice(change)[0]) in chosen_from and name not in values and change not in chosen
     ]
     if mistakes:
         raise ConfigError(mistakes)
@@ -61,9 +61,22 @@ def compose(path: Path, document: Document, overrides: Sequence[str]) -> tuple[D
     return Document(dict(values), places), [change for change in overrides if change not in chosen]
 
 
+def instantiate(given: dict[str, Any]) -> dict[str, Any]:
+    """The values, with an object instead of every mapping that has a `_target_`, as Hydra makes them."""
+    from hydra.utils import instantiate as hydra_instantiate
+
+    return dict(hydra_instantiate(given, _convert_="all"))
+
+
 def _chooses(folder: Path, change: str) -> bool:
-    name, _, value = change.lstrip("+~").partition("=")
+    name, value = _choice(change)
     return (folder / name / f"{value}.yaml").is_file() if "." not in name else False
+
+
+def _choice(change: str) -> tuple[str, str]:
+    """The group and the file of `model=dense`, or of `model@task=dense`, which says where its values go."""
+    name, _, value = change.lstrip("+~").partition("=")
+    return name.partition("@")[0], value
 
 
 def _no_such_part(path: Path, wanted: str, error: Exception | None = None) -> str:

@@ -192,7 +192,7 @@ def _prepare(run: Run, brought: Brought) -> Facts:
     before: Facts = {}
     if run.experiment_file.exists():
         different = differences(_saved(run), brought)
-        if different:
+        if different and (run.metrics() or foreign.newest(run.checkpoints)[0] is not None):
             listed = "\n  ".join(different)
             raise RunError(
                 f"{run.path} holds another training:\n  {listed}\n"

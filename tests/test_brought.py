@@ -7,6 +7,7 @@ import pytest
 
 from instar import brought, documents
 from instar import experiment as experiments
+from instar.cli import main
 from instar.errors import ConfigError
 
 MODULE = """
@@ -84,7 +85,7 @@ def test_trainer_arguments_that_are_not_the_users_say_where_to_say_it():
     with pytest.raises(ConfigError) as caught:
         brought.load(recipe, ["trainer.devices=4", "trainer.max_epoch=3", "train.monitor=loss", "optim.lr=3"])
     assert caught.value.mistakes == [
-        "recipe.yaml:1: unknown key 'optim': known here: name, seed, task, data, augment, trainer, train, track",
+        "recipe.yaml:1: unknown key 'optim': known here: name, seed, task, data, augment, trainer, paths, train, track",
         "command line: trainer.devices: is Instar's to set: how many is not part of a recipe: devices=2 on the command "
         "line, gpus=4 of instar submit",
         "command line: trainer.max_epoch: Lightning's Trainer has none such: unknown key 'max_epoch': did you mean "
@@ -106,3 +107,58 @@ def test_other_verbs_say_that_it_is_not_for_them():
         experiments.load(document(module="a", definition="B"))
     with pytest.raises(ConfigError, match="did you mean 'lightning_module'"):
         experiments.load({"task": {"kind": "lightening_module"}})
+
+
+def test_a_class_named_by_a_target_is_the_same_recipe(folder):
+    plain = document(module="my.models.baseline", definition="Baseline", args={"width": 3})
+    hydras = document(_target_="my.models.baseline.Baseline", width=3, trust=False)
+    assert brought.load(hydras) == brought.load(plain)
+    assert wrong(_target_="my.models.baseline.Basline", width=3)[0].startswith("recipe.yaml:4: task._target_: ")
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run"])
+def test_pythons_own_is_never_made_for_an_argument(folder, target):
+    with pytest.raises(ConfigError, match=rf"makes {target}, which is Python's own and no part of a model"):
+        brought.load(document(_target_="my.models.baseline.Baseline", width=[{"deep": {"_target_": target}}]))
+
+
+def test_arguments_are_made_as_hydra_makes_them():
+    from torch import nn
+
+    from instar.engine import definition
+
+    layer = brought.Definition.model_validate(
+        {
+            "_target_": "torch.nn.TransformerEncoderLayer",
+            **{"d_model": 8, "nhead": 2, "activation": {"_target_": "torch.nn.GELU", "approximate": "tanh"}},
+        }
+    )
+    made = definition.make(layer, nn.Module, "task")
+    assert isinstance(made.activation, nn.GELU) and made.activation.approximate == "tanh"
+    wrong = layer.model_copy(
+        update={"args": {**layer.args, "activation": {"_target_": "torch.nn.GELU", "aproximate": 1}}}
+    )
+    with pytest.raises(ConfigError, match=r"task\.activation cannot be made: TypeError: .*'aproximate'"):
+        definition.make(wrong, nn.Module, "task")
+
+
+def test_a_composed_recipe_takes_a_projects_model_and_data_as_they_are(folder, capsys):
+    for name, text in {
+        "model/small": "_target_: my.models.baseline.Baseline\nwidth: 3\n",
+        "model/large": "_target_: my.models.baseline.Baseline\nwidth: 99\n",
+        "paths/default": "data_dir: /data/it's $(here)\n",
+        "data/images": "_target_: my.models.baseline.Baseline\nwidth: ${paths.data_dir}\n",
+        "instar": "defaults: [model@task: small, data@task.datamodule: images, paths: default, _self_]\n"
+        "task: {kind: lightning_module}\n",
+    }.items():
+        (folder / f"{name}.yaml").parent.mkdir(exist_ok=True)
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    loaded = brought.load("instar.yaml", ["model@task=large"])
+    assert loaded.task.args == {"width": 99}
+    assert loaded.task.datamodule.args == {"width": "/data/it's $(here)"}
+    assert main(["config", "show", "instar.yaml", "task.width=4", "--json"]) == 0
+    shown = {row["setting"]: row["from"] for row in json.loads(capsys.readouterr().out)}
+    assert shown["task.definition"] == "model/small.yaml:1"
+    assert shown["task.args.width"] == "command line (model/small.yaml:2 said 3)"
+    assert main(["config", "show", "instar.yaml", "model@task=huge"]) == 65
+    assert "there is no model/huge.yaml. There are: large, small." in capsys.readouterr().err

@@ -53,7 +53,7 @@ def check_settings(changes: tuple[str, ...]) -> None:
     """Every key stands somewhere: of a recipe to its last part, or of this start or machine."""
     for change in changes:
         key = change.lstrip("+~").partition("=")[0]
-        top, *rest = SHORT.get(key, key).split(".")
+        top, *rest = SHORT.get(key, key).partition("@")[0].split(".")
         assert top in known_keys(), f"{key} is no setting"
         if rest:
             groups, shelves = dict(show.groups()), dict(show.shelves())

@@ -226,6 +226,12 @@ def test_another_training_does_not_write_into_the_folder(tmp_path, undisturbed):
         fit(undisturbed.run.path.parent, recipe(args={"lr": 0.5}))
 
 
+def test_a_folder_in_which_nothing_was_learnt_takes_other_settings(tmp_path):
+    with pytest.raises(ConfigError):
+        fit(tmp_path, recipe("RaisesAtOnce"))
+    assert fit(tmp_path, recipe(trainer__max_epochs=1)).state == "finished"
+
+
 def test_images_that_instar_reads_are_taken_up_at_the_same_batch(tmp_path):
     root = folder_of_images(tmp_path / "some 'images'", classes=10)
 

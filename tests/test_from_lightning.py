@@ -19,13 +19,16 @@ def blocks(language):
 
 @pytest.mark.scenario  # a dozen commands, and each training imports Lightning
 def test_the_page_works_by_copy_and_paste(tmp_path):
-    (module,), (recipe, starter) = blocks("python"), blocks("yaml")
+    (module,), (recipe, model, composed, starter) = blocks("python"), blocks("yaml")
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "wide.yaml").write_text(model, encoding="utf-8")
+    (tmp_path / "configs" / "instar.yaml").write_text(composed, encoding="utf-8")
     (tmp_path / "my" / "models").mkdir(parents=True)
     (tmp_path / "my" / "models" / "baseline.py").write_text(module, encoding="utf-8")
     (tmp_path / "baseline.yaml").write_text(recipe, encoding="utf-8")
     (tmp_path / "starter.yaml").write_text(starter, encoding="utf-8")
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert len(commands) == 10
+    assert len(commands) == 12
     told = ""
     for command in commands:
         name, *words = shlex.split(command)

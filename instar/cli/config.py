@@ -76,7 +76,10 @@ def _values(source: str, changes: Sequence[str]) -> Values:
     found = {}
     for name, value in experiments.flat(loaded.model_dump(mode="json")):
         keys = tuple(name.split("."))
-        found[name] = (json.dumps(value, ensure_ascii=False), _place(keys, changed, document))
+        place = _place(keys, changed, document)
+        if place == "default" and (other := brought.as_target(keys)) != keys:
+            place = _place(other, changed, document)
+        found[name] = (json.dumps(value, ensure_ascii=False), place)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from instar.errors import ConfigError
 
 # No slash in it: a path may hold an equals sign.
-_CHANGE = re.compile(r"[+~]?[A-Za-z_][A-Za-z0-9_.-]*=.*|~[A-Za-z_][A-Za-z0-9_.-]*", re.DOTALL)
+_CHANGE = re.compile(r"[+~]?[A-Za-z_][A-Za-z0-9_.@-]*=.*|~[A-Za-z_][A-Za-z0-9_.-]*", re.DOTALL)
 
 
 @dataclass(frozen=True)

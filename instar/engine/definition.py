@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from instar.brought import Definition
+from instar.brought import Definition, targets
 from instar.errors import ConfigError
 
 _LIBRARIES = tuple(
@@ -36,9 +36,28 @@ def make(what: Definition, base: type, key: str) -> Any:
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"{key}: {what.module}.{what.definition} is no {base.__name__}: {found!r}")
     try:
-        return found(**what.args)
+        return found(**_arguments(what.args, key))
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"{key}: {what.definition} cannot be made: {blame(error)}") from error
+
+
+def _arguments(given: dict[str, Any], key: str) -> dict[str, Any]:
+    """The arguments, with the objects made that have a `_target_`; raises ConfigError naming the one that cannot be."""
+    if not any(targets(given)):
+        return given
+    from instar.composition import instantiate
+
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return instantiate(given)
+    except Exception as error:
+        cause = error.__cause__ or error
+        where = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else ""
+        raise ConfigError(f"{key}{f'.{where}' if where else ''} cannot be made: {blame(cause)}") from cause
 
 
 def blame(error: BaseException) -> str:
