@@ -1,7 +1,6 @@
 """Workers: processes that make batches ahead of time.
 
-Each is a fork with a pipe of its own, so there is no lock that a killed one could leave taken; it takes no part in the
-signals meant for the training, and it ends with its parent, however that ends. Nothing here draws a random number.
+Each is a child with a pipe of its own, which ends with the training. Nothing here draws a random number.
 """
 
 import contextlib
@@ -9,20 +8,18 @@ import gc
 import mmap
 import os
 import signal
-import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from multiprocessing import Pipe
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
+from instar.engine import children
 from instar.engine.loading.places import Arrays, Places, Shapes, empty
-from instar.engine.ranks.exits import die_with
 from instar.errors import DataError
 
 Watch = Callable[[int], None]
@@ -31,7 +28,6 @@ _AHEAD = 2  # batches each worker may be ahead
 _HERE = 3  # batches for which memory is kept where there is no worker: the one in use, one before and one after it
 _LOOK = 0.5  # seconds between two looks at a worker that is waited for
 _STEADY = 100  # batches after which an earlier death is forgotten
-_NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
@@ -77,7 +73,7 @@ def batches(work: Work, *, workers: int, timeout: float) -> Iterator[Made]:
     timeout   seconds one row may take before its worker is given up; without workers nobody can tell
     Raises DataError where a row takes too long, or where workers keep dying.
     """
-    if workers == 0 or not hasattr(os, "fork"):
+    if workers == 0 or not children.possible():
         places = Places(work.shapes, work.rows, _HERE)
         for number in range(work.num):
             yield _here(work, number, places)
@@ -176,7 +172,7 @@ class _Pool:
                     continue
                 if now[0] < 0:  # it has work and is at no row: somebody stopped it
                     os.kill(pid, signal.SIGKILL)
-                    _end_of(pid)
+                    children.end_of(pid)
                     return "gone", "stopped answering"
                 raise DataError(
                     f"{self._work.name(now[0])}: reading it takes more than {self._timeout:g} s. Is its file system "
@@ -184,7 +180,7 @@ class _Pool:
                 )
             return pipe.recv()
         except (EOFError, OSError):
-            return "gone", _end_of(pid)
+            return "gone", children.end_of(pid)
 
     def _start_again(self, index: int, *, how: str) -> None:
         """Start all workers again after one is gone. Raises DataError where that happened only just before."""
@@ -214,32 +210,7 @@ class _Pool:
             self._notes.append(f"no loader workers can be started ({error}): batches are made by the training itself")
 
     def _fork(self, index: int) -> _Worker:
-        ours, theirs = Pipe()
-        parent = os.getpid()
-        # The training decides when to stop. What a terminal or a scheduler sends to all its processes is not for a
-        # worker, from its first moment on.
-        heard = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_OURS)
-        try:
-            with warnings.catch_warnings():
-                # Python 3.12 warns where there are threads; the child uses NumPy, Pillow and one thread of PyTorch.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                pid = os.fork()
-            if pid == 0:
-                try:
-                    die_with(parent)
-                    for name in _NOT_OURS:
-                        signal.signal(name, signal.SIG_IGN)
-                    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-                    for other in self._workers:
-                        other.pipe.close()
-                    ours.close()
-                    self._serve(index, theirs)
-                finally:
-                    os._exit(0)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        theirs.close()
-        return _Worker(pid, ours)
+        return _Worker(*children.forked(partial(self._serve, index), siblings=[one.pipe for one in self._workers]))
 
     def _serve(self, index: int, pipe: Connection) -> None:
         """What a worker does until its pipe closes."""
@@ -273,12 +244,7 @@ class _Pool:
 
     def close(self) -> None:
         """End all workers, whatever they are doing."""
-        for worker in self._workers:
-            worker.pipe.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)
-        for worker in self._workers:
-            _end_of(worker.pid)
+        children.end((worker.pid, worker.pipe) for worker in self._workers)
         self._workers = []
 
 
@@ -288,20 +254,3 @@ def _raise(kind: str, content: str) -> NoReturn:
     if kind == "memory":
         raise MemoryError(content)
     raise RuntimeError(f"in a loader worker:\n{content}")
-
-
-def _end_of(pid: int) -> str:
-    """How a process ended, in words. Waits two seconds at most: what hangs in a file system cannot even be killed."""
-    for _ in range(200):
-        try:
-            found, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            break
-        if found:
-            code = os.waitstatus_to_exitcode(status)
-            if code >= 0:
-                return f"ended with exit code {code}"
-            killed = f"was killed by {signal.Signals(-code).name}"
-            return f"{killed}, as the system does when memory runs out" if -code == signal.SIGKILL else killed
-        time.sleep(0.01)
-    return "is gone"

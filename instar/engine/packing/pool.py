@@ -1,28 +1,23 @@
 """Pool: processes that make the pieces of a file and write each to its place.
 
 A piece can be written as soon as the sizes of those before it are known; only sizes and facts go between processes, the
-bytes never do. Every process ends with the one that started it.
+bytes never do.
 """
 
-import contextlib
 import gc
 import os
-import signal
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from instar.engine.ranks.exits import die_with
+from instar.engine import children
 from instar.errors import DataError
 
 _PIECES = 512  # that one system call may take
 _HELD = 3  # pieces one process may have in hand
-_NOT_OURS = (signal.SIGINT, signal.SIGHUP)
 
 Make = Callable[[int], tuple[list[bytes], Any]]
 
@@ -53,7 +48,7 @@ def written(pieces: Sequence[Piece], make: Make, *, processes: int, begin: int =
     processes   1 makes them here
     Yields pieces of a file in order, once they are written. Raises DataError where a process ends.
     """
-    if processes <= 1 or not hasattr(os, "fork"):
+    if processes <= 1 or not children.possible():
         yield from _here(pieces, make, begin)
         return
     pool = _Pool(make, min(processes, max(1, len(pieces))))
@@ -150,32 +145,15 @@ class _Pool:
             try:
                 yield process, process.pipe.recv()
             except (EOFError, OSError):
+                self._processes.remove(process)
+                process.pipe.close()
                 raise DataError(
-                    "a packing process ended without a word. If memory is short, use fewer (workers=1). What is "
-                    "finished stays; the same command carries on."
+                    f"a packing process {children.end_of(process.pid)}. If memory is short, use fewer (workers=1). "
+                    f"What is finished stays; the same command carries on."
                 ) from None
 
     def _fork(self) -> _Process:
-        ours, theirs = Pipe()
-        parent = os.getpid()
-        with warnings.catch_warnings():
-            # Python 3.12 warns where there are threads; the child uses NumPy and Pillow only, no lock of theirs.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        if pid == 0:
-            try:
-                die_with(parent)
-                for name in _NOT_OURS:
-                    signal.signal(name, signal.SIG_IGN)
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                for other in self._processes:
-                    other.pipe.close()
-                ours.close()
-                self._serve(theirs)
-            finally:
-                os._exit(0)
-        theirs.close()
-        return _Process(pid, ours)
+        return _Process(*children.forked(self._serve, siblings=[one.pipe for one in self._processes]))
 
     def _serve(self, pipe: Connection) -> None:
         gc.freeze()
@@ -200,13 +178,7 @@ class _Pool:
                 return
 
     def close(self) -> None:
-        for process in self._processes:
-            process.pipe.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        for process in self._processes:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(process.pid, 0)
+        children.end((process.pid, process.pipe) for process in self._processes)
         self._processes = []
 
 
