@@ -8,23 +8,30 @@ from typing import BinaryIO
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
     """A new file, open for bytes, that gets its name once the block has ended and all of it is on the disk.
+
+    lasting   outlives a power cut; False where it can be made again, and nobody should wait for the disk
 
     The folder is made where there is none. A file that had the name keeps it until then, and for good where the block
     raises; then nothing else is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Other nodes and containers have processes of the same number.
-    part = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
+    part = hidden(path)
     try:
         with open(part, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def hidden(path: Path) -> Path:
+    """A name beside this one that nobody else uses: other nodes and containers have processes of the same number."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
 
 
 def sync(path: Path) -> None:

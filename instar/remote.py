@@ -15,16 +15,19 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from instar import atomic
 from instar.errors import DataError
 
 ORIGIN = "origin.json"
 _NEEDS = {"s3": "s3fs", "http": "aiohttp", "https": "aiohttp"}
+_ABANDONED = 3600.0  # seconds after which nobody writes a file any more that nobody wrote to meanwhile
 _AT_ONCE = 4  # files fetched at the same time
 
 
@@ -79,15 +82,14 @@ def here(place: str | Path, index: str, *, base: Path | None = None, most: int =
 
     base = base or cache_folder() / "packed"
     base.mkdir(parents=True, exist_ok=True)
-    first = base / f".index.{os.getpid()}.part"
+    first = atomic.hidden(base / "index")
     try:
         _bring(address(place), base, [Wanted(index)], {index: first.name})
         folder = base / xxhash.xxh3_128_hexdigest(first.read_bytes())
         folder.mkdir(exist_ok=True)
         origin = {"address": address(place), "most": most}
-        part = folder / f".{ORIGIN}.{os.getpid()}.part"
-        part.write_text(json.dumps(origin), encoding="utf-8")
-        part.replace(folder / ORIGIN)
+        with atomic.writing(folder / ORIGIN, lasting=False) as file:
+            file.write(json.dumps(origin).encode())
         first.replace(folder / index)
     finally:
         first.unlink(missing_ok=True)
@@ -139,6 +141,10 @@ def _is_whole(path: Path, size: int) -> bool:
 
 def _make_room(folder: Path, missing: Sequence[Wanted], keep: set[str], *, most: int) -> None:
     """Remove the shards that were not used for longest, until those that are missing fit."""
+    for part in folder.parent.glob("*/.*.part"):  # of a fetch that was killed, unless somebody writes it without a lock
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _ABANDONED:
+                part.unlink()
     need = sum(one.size for one in missing)
     found = []
     for path in folder.parent.glob("*/*"):
@@ -230,22 +236,15 @@ def _fetch_one(system: Any, root: str, task: dict[str, Any], wanted: Wanted) -> 
     if "/" in wanted.name or wanted.name.startswith("."):
         raise ValueError(f"{wanted.name!r} is no name of a shard")
     path = Path(task["folder"]) / task["names"].get(wanted.name, wanted.name)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     whole, size = xxhash.xxh3_128(), 0
-    try:
-        with system.open(f"{root.rstrip('/')}/{wanted.name}", "rb") as source, open(part, "wb") as target:
-            while block := source.read(1 << 23):
-                whole.update(block)
-                size += target.write(block)
-            target.flush()
-            os.fsync(target.fileno())
+    with system.open(f"{root.rstrip('/')}/{wanted.name}", "rb") as source, atomic.writing(path) as target:
+        while block := source.read(1 << 23):
+            whole.update(block)
+            size += target.write(block)
         if wanted.size >= 0 and size != wanted.size:
             raise ValueError(f"{wanted.name} has {size} bytes there, but {wanted.size} were packed")
         if wanted.xxh3 and whole.hexdigest() != wanted.xxh3:
             raise ValueError(f"{wanted.name} is not what was packed: its xxh3 differs")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return size
 
 

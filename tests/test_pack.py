@@ -321,6 +321,17 @@ def test_an_archive_that_is_cut_off_gives_what_is_whole(tmp_path):
     made = packed_of(tmp_path / "cut.tar", tmp_path / "packed")
     assert 20 < len(made) < 35
     assert len(made.about.skipped) == 1
+    assert "cut.tar is cut off, and what came behind is missing: the archive" in made.about.notes[0]
+
+
+def test_what_was_left_out_when_it_was_packed_counts_against_how_many_may_be_bad(tmp_path):
+    source = folder_of_images(tmp_path / "images")
+    for number in range(6):
+        (source / "class 0's" / f"bad {number}.png").write_bytes(b"")
+    packed_of(source, tmp_path / "packed")
+    for root in (source, tmp_path / "packed"):
+        with pytest.raises(DataError, match="6 of 66 files cannot be used"):
+            prepare.manifest(Data.model_validate({"root": root}), 0)
 
 
 @pytest.mark.parametrize(("name", "content"), [("x.tar.gz", b"\x1f\x8b123"), ("x.tar", b"hello" * 300), ("x.tar", b"")])

@@ -151,6 +151,16 @@ def test_the_least_used_make_room_and_what_never_fits_is_an_error(data, site):
         remote.fetch(folder, wanted)
 
 
+def test_what_a_killed_fetch_left_is_removed_once_nobody_can_be_writing_it(data, site):
+    folder = remote.here(f"{site[0]}/packed", packed.INDEX)
+    old, new = folder / ".shard-000009.tar.17-ab.part", folder / ".shard-000008.tar.17-cd.part"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    packed.read(folder).stored(0)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_a_cache_that_is_too_small_is_said_and_works(data, site, tmp_path):
     told: list[str] = []
     size = max(shard.size for shard in packed.read(data).about.shards)

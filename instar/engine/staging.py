@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from instar import packed, remote
+from instar import atomic, packed, remote
 from instar.errors import DataError
 from instar.formats import size as shown
 from instar.machine import Machine
@@ -152,7 +152,7 @@ def _copy(folder: Path, target: Path, about: About, wanted: set[int], told: Told
     """Copy everything that is wanted under a hidden name, then let it be seen. The rest stays where it is."""
     for old in target.parent.glob(f".{target.name}.*.part"):
         shutil.rmtree(old, ignore_errors=True)  # of one that was killed: we are alone here
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = atomic.hidden(target)
     try:
         part.mkdir()
         told_at, done, total = 0, 0, sum(file.size for n, file in enumerate(about.files) if n in wanted)

@@ -1,15 +1,13 @@
 """Sources: what there is to pack, in a folder, a tar or a zip. Names, labels and sizes; bytes only when asked for.
 
-Archives come from anywhere. A member is never written to a path of its choosing, and one that is absolute, leads
-upwards, is a link or a device, stands there twice, or would unpack to far more than it says is left out by name.
+A member of an archive is never written to a path of its choosing, and one that is not safe is left out by name.
 """
 
 import os
 import posixpath
 import stat
-import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +16,13 @@ import numpy as np
 
 from instar import fields, packed
 from instar.engine.loading.cores import usable_cpus
-from instar.engine.packing import payloads
+from instar.engine.packing import archives, payloads
 from instar.engine.scan import listing
 from instar.errors import DataError
 from instar.manifest import Manifest, Skipped
 
 ENDINGS = (*listing.ENDINGS, ".npy")
 _NPY_HEAD = 128
-_MOST = 1 << 32  # bytes of one member: more is no sample
-_RATIO, _HARMLESS = 200, 1 << 26  # a member that unpacks to more than that many times its size, unless it is small
 
 
 @dataclass
@@ -192,15 +188,7 @@ def of_archive(path: Path, *, inside: str | None = None) -> Sources:
     inside   only those in this folder of it
     """
     prefix = f"{inside.strip('/')}/" if inside else ""
-    if zipfile.is_zipfile(path):
-        found, form = _zip_members(path), "zip"
-    elif _is_tar(path):
-        found, form = _tar_members(path), "tar"
-    else:
-        raise DataError(
-            f"{path}: this is no folder, no zip and no uncompressed tar. Uncompress it first (xz -dk, gunzip -k, "
-            f"unzstd), because nothing can be found in a compressed tar without reading all of it."
-        )
+    form, found = archives.members(path)
     seen: set[str] = set()
     good: list[tuple[str, int, int]] = []
     skipped: list[Skipped] = []
@@ -218,6 +206,8 @@ def of_archive(path: Path, *, inside: str | None = None) -> Sources:
     columns = list(zip(*good, strict=True))
     made = Sources(path, form, list(columns[0]), at_N=np.array(columns[1]), size_N=np.array(columns[2]))
     made.skipped = skipped
+    for reason in [one.reason for one in skipped if one.reason.startswith(archives.CUT)][:1]:
+        made.notes.append(f"{path.name} is cut off, and what came behind is missing: {reason}. Copy it again")
     return _labelled(made)
 
 
@@ -263,69 +253,6 @@ def _states(root: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     with ThreadPoolExecutor(min(32, 4 * usable_cpus())) as threads:
         both = np.array(list(threads.map(state, names)), np.int64).reshape(-1, 2)
     return both[:, 0].copy(), both[:, 1].copy()
-
-
-# --- members -------------------------------------------------------------------------------------------------------
-
-Member = tuple[str, int, int, str]  # name, where, size, why it is left out
-
-
-def _is_tar(path: Path) -> bool:
-    try:
-        with tarfile.open(path, "r:"):
-            return True
-    except (tarfile.TarError, OSError, EOFError):
-        return False
-
-
-def _tar_members(path: Path) -> Iterable[Member]:
-    size = path.stat().st_size
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                reason = _against(member.name, member.size)
-                if not member.isfile():
-                    if member.isdir():
-                        continue
-                    reason = reason or "a link or a device, and no file"
-                elif member.sparse is not None:
-                    reason = reason or "a sparse member; its bytes do not lie in one piece"
-                elif member.offset_data + member.size > size:
-                    reason = reason or "the archive ends before it does"
-                yield member.name, member.offset_data, member.size, reason
-    except (tarfile.TarError, OSError, EOFError) as error:
-        yield path.name, 0, 0, f"the archive cannot be read to its end ({error})"
-
-
-def _zip_members(path: Path) -> Iterable[Member]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for number, member in enumerate(archive.infolist()):
-                if member.is_dir():
-                    continue
-                reason = _against(member.filename, member.file_size)
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    reason = reason or "a link or a device, and no file"
-                if member.flag_bits & 1:
-                    reason = reason or "encrypted"
-                if member.file_size > max(_HARMLESS, _RATIO * member.compress_size):
-                    reason = reason or f"a bomb: {member.compress_size} bytes say that they are {member.file_size}"
-                yield member.filename, number, member.file_size, reason
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path}: cannot be read as a zip ({error}). Copy it again.") from error
-
-
-def _against(name: str, size: int) -> str:
-    """Why a member of this name and size is left out; '' where it is not."""
-    if name.startswith(("/", "\\")) or (len(name) > 1 and name[1] == ":"):
-        return "an absolute name"
-    if ".." in name.replace("\\", "/").split("/"):
-        return "its name leads out of the archive"
-    if not name or "\0" in name:
-        return "no name"
-    if not listing.is_utf8(name):
-        return listing.NOT_UTF8
-    return f"{size} bytes are too many for one sample" if size > _MOST else ""
 
 
 # --- labels --------------------------------------------------------------------------------------------------------

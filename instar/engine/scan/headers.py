@@ -13,7 +13,6 @@ import stat
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 from PIL import Image
 
+from instar import atomic
 from instar.engine.loading.cores import usable_cpus
 from instar.readers import _images as images
 from instar.readers._images import BadImage
@@ -262,16 +262,13 @@ class _Kept:
         return found
 
     def write(self, files: Sequence[str], found: np.ndarray) -> None:
-        part = self._file.with_name(f"{self._file.name}.{os.getpid()}.part")
         try:
             table = pa.table({"file": list(files), **{name: found[name] for name in _HEADER.names or ()}})
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table.replace_schema_metadata({"instar.version": self._version}), part, compression="zstd")
-            part.replace(self._file)
+            table = table.replace_schema_metadata({"instar.version": self._version})
+            with atomic.writing(self._file, lasting=False) as file:
+                pq.write_table(table, file, compression="zstd")
         except (OSError, pa.ArrowException) as error:
             self.note = (
                 f"{self._folder}: the cache of file headers cannot be written ({error}), so every start looks into "
                 f"every file. Name another folder in INSTAR_CACHE."
             )
-            with suppress(OSError):
-                part.unlink()

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from instar import atomic
 from instar.engine import faults
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.scan import headers
@@ -70,13 +71,12 @@ class Remembered:
 
     def add(self, answers: pa.Table) -> None:
         """Keep some new answers."""
-        # Names sort by time, over any number of runs; two processes at once do not meet.
-        self._write(answers, f"{self._next():012d}-{os.getpid()}.parquet")
+        self._write(answers, self._new_name())
 
     def replace(self, answers: pa.Table) -> None:
         """Keep these answers and forget all pieces before them."""
         before = set(self._folder.glob("*.parquet")) if self._folder.is_dir() else set()
-        name = f"{self._next():012d}-{os.getpid()}.parquet"
+        name = self._new_name()
         if self._write(answers, name):
             for path in before - {self._folder / name}:
                 with suppress(OSError):
@@ -129,25 +129,23 @@ class Remembered:
             self.replace(whole)
         return whole
 
-    def _next(self) -> int:
+    def _new_name(self) -> str:
+        """Names sort by time, over any number of runs; two processes at once, on two machines too, do not meet."""
         numbers = (
             [path.name.partition("-")[0] for path in self._folder.glob("*.parquet")] if self._folder.is_dir() else []
         )
-        return max((int(number) for number in numbers if number.isdigit()), default=0) + 1
+        following = max((int(number) for number in numbers if number.isdigit()), default=0) + 1
+        return f"{following:012d}-{os.urandom(4).hex()}.parquet"
 
     def _write(self, answers: pa.Table, name: str) -> bool:
-        part = self._folder / f"{name}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(answers.cast(self._schema), part, compression="zstd")
-            part.replace(self._folder / name)
+            with atomic.writing(self._folder / name, lasting=False) as file:
+                pq.write_table(answers.cast(self._schema), file, compression="zstd")
         except (OSError, pa.ArrowException) as error:
             self.note = (
                 f"{self._folder}: what was found cannot be kept ({error}), so the next time every file is read again. "
                 f"Name another folder in INSTAR_CACHE."
             )
-            with suppress(OSError):
-                part.unlink()
             return False
         return True
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from instar.engine.scan import listing, paired, pairs, tables
 from instar.engine.scan.headers import Headers
-from instar.engine.scan.listing import NOT_UTF8, Listing, named
+from instar.engine.scan.listing import Listing, named
 from instar.errors import DataError
 from instar.experiment import Data
 from instar.manifest import Skipped
@@ -26,7 +26,7 @@ def rows(found: Listing, heads: Headers, data: Data) -> tuple[list[int], list[Sk
     against = {kind: images.reason_against(kind, span) for kind in set(heads.mode_N)}
     reason_N = [reason or against[kind] for reason, kind in zip(heads.reason_N, heads.mode_N, strict=True)]
     skipped = [*found.skipped, *(Skipped(f, reason) for f, reason in zip(found.files, reason_N, strict=True) if reason)]
-    bad, total = broken(skipped), len(found.files) + sum(one.reason == NOT_UTF8 for one in found.skipped)
+    bad, total = broken(skipped), len(found.files) + broken(found.skipped)
     # One bad file in a small folder is no reason to stop, unless it was said that none may be bad.
     if bad > max(data.max_bad * total, 1 if data.max_bad else 0):
         first = [f"{listing.printable(file)!r}: {reason}" for file, reason in skipped if _is_broken(reason)][:_SHOWN]

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 import instar
+from instar import atomic
 from instar import manifest as manifests
 from instar.engine.scan import headers
 from instar.engine.scan.listing import Listing, folder_state
@@ -65,16 +66,13 @@ def remember(data: Data, seed: int, found: Listing, made: Manifest) -> None:
         return
     about = {"time": time.time(), "hash": made.hash, "folders": found.folders, "files": _states(_named(data))}
     metadata = {**manifests.metadata(made), "instar.whole": json.dumps(about)}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = made.table.combine_chunks().replace_schema_metadata(metadata)
-        with pa.OSFile(os.fspath(part), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        part.replace(path)
-    except (OSError, pa.ArrowException):
-        with suppress(OSError):
-            part.unlink()
+    table = made.table.combine_chunks().replace_schema_metadata(metadata)
+    with (
+        suppress(OSError, pa.ArrowException),
+        atomic.writing(path, lasting=False) as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
 
 
 def _file(data: Data, seed: int) -> Path | None:
