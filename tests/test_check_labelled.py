@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 
 import numpy as np
@@ -9,8 +10,10 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image, ImageOps
 
-from instar import cli, packed
-from instar.engine.scan import labelled, likeness
+from instar import cli, packed, plugins, prepare
+from instar.engine.scan import labelled, likeness, shown
+from instar.experiment import Data
+from instar.report import overlays
 from tests.fakes.images import folder_of_images
 from tests.fakes.masks import folder_of_fields, folder_of_masks, scene
 from tests.fakes.sky import folder_of_pairs
@@ -197,6 +200,41 @@ def test_the_page_shows_the_share_of_each_class(tmp_path, capsys):
     told = capsys.readouterr().out
     page = (tmp_path / "p.html").read_text()
     assert "masks    0 " in told and "rarest class" in page and "of pixels" in page
+
+
+def test_the_next_command_names_the_data_as_this_one_did_and_asks_for_no_list_of_nothing(tmp_path, capsys):
+    root = folder_of_masks(tmp_path / "it's")
+    next((root / "images").rglob("*.*")).write_bytes(b"")
+    assert cli.main(["pack", str(root), "to=packed"]) == 0
+    for words, following in (
+        ([str(root), "data.reader=image_mask"], "check {} data.reader=image_mask quarantine=leave-out.csv"),
+        (["packed"], "prepare packed"),
+    ):
+        capsys.readouterr()
+        assert cli.main(["check", *words]) == 0
+        told = capsys.readouterr().out
+        assert "broken   1 file" in told, told
+        assert f"next     instar {following.format(shlex.quote(str(root)))}" in told
+
+
+def test_the_page_shows_pictures_with_what_their_masks_say_and_fields_by_their_first_channel(tmp_path):
+    for number, make in enumerate((folder_of_masks, folder_of_fields)):
+        root = make(tmp_path / f"it's {number}")
+        assert cli.main(["check", str(root), f"page={number}.html", "--quiet"]) == 0
+        page = (tmp_path / f"{number}.html").read_text()
+        assert page.count('<img src="data:image') == 16 and "cannot be read" not in page
+        assert f"background:{overlays.css(overlays.colour_of(2))}" in page
+
+
+def test_what_is_of_no_class_is_shown_as_the_picture_alone_and_a_broken_row_as_none(tmp_path):
+    root = folder_of_fields(tmp_path / "f")
+    data, reader = Data.model_validate({"root": root, "reader": "field"}), plugins.load("readers", "field")
+    found = prepare.masked_files(data, reader)
+    plain, masked = shown.pictures(found, data, reader, {"values": [0, 1, 2], "ignored": []})
+    assert plain(0).source != masked(0).source and plain(1).source.startswith("data:image/png")
+    assert shown.pictures(found, data, reader, {"values": [77], "ignored": []})[1](0) == plain(0)
+    (root / found.files[1]).write_bytes(b"no HDF5")
+    assert masked(1).source == ""
 
 
 # --- mirrored and turned -------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ FLAGS = ("strict",)
 THINGS = (0, 1)
 _MACHINE = ("workers", "timeout")
 _NAMED = 5
+_EACH, _PICTURES = 16, 600  # pictures of a class on the page, and of all of them, at most
 _OURS = b'<meta name="generator" content="Instar">'
 
 
@@ -63,19 +64,19 @@ def run(words: Words) -> int:
     watch = terminal.Terminal(metric="", level="silent" if hushed else "full")
     findings = _checked(experiment.data, experiment.seed, machine, watch)
     facts = check.facts(findings)
-    _write_page(findings, facts, name, page)
+    _write_page(findings, facts, experiment.data, name, page)
     facts["page"] = str(page)
+    facts["quarantined"] = len(listed := check.quarantine(findings))
     if "quarantine" in given:
         from instar.engine.scan import exclusion
 
-        facts["quarantined"] = len(listed := check.quarantine(findings))
         exclusion.write(Path(given["quarantine"]), listed)
         facts["quarantine"] = given["quarantine"]
     watch.clear()
     if "json" in words:
         terminal.say(json.dumps(facts))
     elif "quiet" not in words or facts["findings"]:
-        terminal.say("\n".join(lines(facts, words.things[0] if words.things else str(experiment.data.root))))
+        terminal.say("\n".join(lines(facts, [*words.things, *changes])))
     return USER_ERROR if "strict" in words and facts["findings"] else DONE
 
 
@@ -128,23 +129,27 @@ def _place_for(page: Path) -> Path:
     return page
 
 
-def _write_page(findings: "Findings", facts: dict[str, Any], name: str, page: Path) -> None:
+def _write_page(findings: "Findings", facts: dict[str, Any], data: "Data", name: str, page: Path) -> None:
     from instar import check
+    from instar.engine.scan import shown
     from instar.report import datapage, html
 
     number = {findings.name(row): row for row in range(len(findings.found.files))}
-    each = max(2, min(18, 600 // max(1, len(facts["classes"]))))
+    codes = findings.manifest.statistics.get("codes") if findings.manifest else None
+    reader = plugins.load("readers", data.reader.kind)
+    plain, masked = shown.pictures(findings.found, data, reader, codes)
     made = datapage.page(
         facts,
         name,
-        path_of=lambda one: findings.found.root / findings.found.files[number[one]],
-        mosaic=check.mosaic(findings, each),
+        picture_of=lambda one: plain(number[one]),
+        masked_of=lambda one: masked(number[one]),
+        mosaic=check.mosaic(findings, max(2, min(_EACH, _PICTURES // max(1, len(facts["classes"]))))),
     )
     html.write(made, page)
 
 
-def lines(facts: dict[str, Any], thing: str) -> list[str]:
-    """What a person sees."""
+def lines(facts: dict[str, Any], data: Sequence[str]) -> list[str]:
+    """What a person sees. data: how they named the data, which the next command names so too."""
     size = f", median {facts['width']['median']}x{facts['height']['median']}" if facts["width"] else ""
     kinds = ", ".join(f"{name} {count(number)}" for name, number in facts["modes"].items())
     splits = " + ".join(f"{count(number)} {name}" for name, number in facts["splits"].items())
@@ -169,11 +174,11 @@ def lines(facts: dict[str, Any], thing: str) -> list[str]:
     if "quarantine" in facts:
         told.append(f"list     {count(facts['quarantined'])} lines in {one_line(facts['quarantine'])}")
     told.append(f"look     {one_line(facts['page'])}")
-    thing = one_line(shlex.quote(thing))
+    thing = one_line(shlex.join(data))
     if "quarantine" in facts:
         exclude = one_line(shlex.quote(facts["quarantine"]))
         return [*told, f"next     instar prepare {thing} data.exclude={exclude}"]
-    if facts["broken"] or facts["copies"]:
+    if facts["quarantined"]:
         return [*told, f"next     instar check {thing} quarantine=leave-out.csv"]
     return [*told, f"next     instar prepare {thing}   ·   instar train {thing}"]
 

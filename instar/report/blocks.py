@@ -289,12 +289,14 @@ class Together:
 
 @dataclass(frozen=True)
 class Sets:
-    """Sets of pictures, each side by side; those after `shown` are folded away. `wide` gives each a line of its own."""
+    """Sets of pictures, each side by side; those after `shown` are folded away. `wide` gives each a line of its own.
+    A legend is (colour, what it means)."""
 
     sets: tuple[Together, ...]
     shown: int = 24
     wide: bool = False
     title: str = ""
+    legend: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

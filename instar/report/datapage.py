@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import instar
@@ -26,6 +25,8 @@ from instar.report.blocks import (
     Tile,
     Together,
 )
+from instar.report.overlays import legend_of
+from instar.report.thumbnails import Thumbnail
 
 Document = Mapping[str, Any]
 
@@ -34,8 +35,8 @@ COPIES_LEAD = (
     "what is trained on there is scored too."
 )
 ALIKE_LEAD = (
-    "Pictures that look alike though their files differ: saved again, scaled, or the next one of a burst. Judge by "
-    "eye; turned and mirrored ones are not found."
+    "Pictures that look alike though their files differ: saved again, scaled, mirrored, turned, or the next one of a "
+    "burst. Judge by eye."
 )
 
 MOST_BYTES = 4 * 2**20  # of thumbnails in one page: opens at once, and goes through any mail
@@ -44,24 +45,35 @@ _MOST_IN_A_SET = 12
 _MOST_CLASSES = 200  # that have a row of pictures
 
 
-def page(facts: Document, name: str, *, path_of: Callable[[str], Path], mosaic: Mapping[str, Sequence[str]]) -> Page:
+def page(
+    facts: Document,
+    name: str,
+    *,
+    picture_of: Callable[[str], Thumbnail],
+    masked_of: Callable[[str], Thumbnail],
+    mosaic: Mapping[str, Sequence[str]],
+) -> Page:
     """The page.
 
-    path_of   the file of an id
-    mosaic    some ids of every class
+    picture_of   the picture of an id
+    masked_of    the same with what its mask says, where pixels have labels
+    mosaic       some ids of every class
     """
     copies, alike = facts["copies"][:_MOST_SETS], facts["alike"][:_MOST_SETS]
     shown = dict(list(mosaic.items())[:_MOST_CLASSES])
     # The leaks first: where there is no room for all, they are what must be seen.
-    wanted = [row["id"] for same in (*copies, *alike) for row in same["rows"][:_MOST_IN_A_SET]]
-    wanted += [
-        one
+    same = [(picture_of, row["id"]) for same in (*copies, *alike) for row in same["rows"][:_MOST_IN_A_SET]]
+    spread = [
+        (masked_of, one)
         for at in range(max(map(len, shown.values()), default=0))
         for ids in shown.values()
         for one in ids[at : at + 1]
     ]
-    wanted = list(dict.fromkeys(wanted))
-    made = dict(zip(wanted, thumbnails.within([path_of(one) for one in wanted], most_bytes=MOST_BYTES), strict=False))
+    wanted = list(dict.fromkeys([*same, *spread]))
+    pictures = thumbnails.within(wanted, most_bytes=MOST_BYTES, make=lambda one: one[0](one[1]))
+    made_of = dict(zip(wanted, pictures, strict=False))
+    made = {one: picture for (how, one), picture in made_of.items() if how is picture_of}
+    masked = {one: picture for (how, one), picture in made_of.items() if how is masked_of}
     sections = [
         Section("", _opening(facts)),
         _same(
@@ -70,6 +82,7 @@ def page(facts: Document, name: str, *, path_of: Callable[[str], Path], mosaic: 
             facts["copies"],
             made,
             COPIES_LEAD,
+            labels=not facts["masks"],
         ),
         _same(
             "Look-alikes",
@@ -77,15 +90,12 @@ def page(facts: Document, name: str, *, path_of: Callable[[str], Path], mosaic: 
             facts["alike"],
             made,
             ALIKE_LEAD,
+            labels=not facts["masks"],
         ),
         _torn(facts),
         _broken(facts),
         _classes(facts),
-        Section(
-            "Pictures",
-            (Sets(tuple(_rows(shown, facts, made)), shown=40, wide=True),),
-            "Some of every class, spread over its files.",
-        ),
+        _mosaic(shown, facts, masked),
         _sizes(facts),
         _pixels(facts),
         Section("Where", (_where(facts),), "What was looked at."),
@@ -140,16 +150,25 @@ def _same(
     title: str,
     shown: Sequence[Document],
     every: Sequence[Document],
-    made: Mapping[str, thumbnails.Thumbnail],
+    made: Mapping[str, Thumbnail],
     lead: str,
+    *,
+    labels: bool,
 ) -> Section | None:
+    """Sets of the same picture. labels: whether rows have any of their own, and not each of their pixels."""
     if not every:
         return None
     sets = []
     for same in shown:
         rows = same["rows"][:_MOST_IN_A_SET]
         tiles = tuple(
-            _tile(row["id"], made.get(row["id"]), note=row["label"], badge=row["split"] or "") for row in rows
+            _tile(
+                row["id"],
+                made.get(row["id"]),
+                note=row["label"] if labels else _folder(row["id"]),
+                badge=row["split"] or "",
+            )
+            for row in rows
         )
         leaks = len(same["labels"]) > 1 or len(same["splits"]) > 1
         sets.append(Together(_title(same), tiles, "wrong" if leaks else "", len(same["rows"]) - len(rows)))
@@ -181,13 +200,23 @@ def _title(same: Document) -> str:
     return f"{what}, across {', '.join(across)}" if across else what
 
 
-def _tile(name: str, made: thumbnails.Thumbnail | None, *, note: str = "", badge: str = "") -> Tile:
+def _tile(name: str, made: Thumbnail | None, *, note: str = "", badge: str = "") -> Tile:
     return Tile(made.source if made else "", name, note, badge, tiny=bool(made and made.tiny))
 
 
-def _rows(
-    shown: Mapping[str, Sequence[str]], facts: Document, made: Mapping[str, thumbnails.Thumbnail]
-) -> list[Together]:
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0].rpartition("/")[2]
+
+
+def _mosaic(shown: Mapping[str, Sequence[str]], facts: Document, made: Mapping[str, Thumbnail]) -> Section:
+    rows = tuple(_rows(shown, facts, made))
+    if facts["masks"]:
+        legend = legend_of(list(facts["masks"]["classes"]))
+        return Section("Pictures", (Sets(rows, wide=True, legend=legend),), "Some rows, with what their masks say.")
+    return Section("Pictures", (Sets(rows, shown=40, wide=True),), "Some of every class, spread over its files.")
+
+
+def _rows(shown: Mapping[str, Sequence[str]], facts: Document, made: Mapping[str, Thumbnail]) -> list[Together]:
     """A row of pictures for each class; those that the page has no room for are left out."""
     rows = []
     for label, ids in shown.items():
@@ -220,15 +249,16 @@ def _broken(facts: Document) -> Section | None:
 def _of_pixels(facts: Document) -> Section:
     """The share of each class in all pixels."""
     masks: Document = facts["masks"]
-    bars = tuple(Bar(name, one["pixels"], (one["share"],)) for name, one in masks["classes"].items())
-    rows = tuple(
-        (name, f"{100 * one['share']:.4g}", one["pixels"], one["images"]) for name, one in masks["classes"].items()
-    )
-    columns = ("class", "% of pixels", "pixels", "images it is in")
+    bars = tuple(Bar(name, one["images"], (one["share"],)) for name, one in masks["classes"].items())
+    rows = tuple((name, f"{100 * one['share']:.4g}", one["pixels"]) for name, one in masks["classes"].items())
+    columns = ("class", "% of pixels", "pixels")
     unknown = (Note(f"{count(masks['unknown'])} pixels are of a class that nobody knows."),) if masks["unknown"] else ()
     table = Table(columns, rows, numeric=frozenset(columns[1:]))
-    lead = "Pixels of all good rows. task.weight_power=0.5 makes mistakes in rare classes cost more."
-    return Section("Classes", (Bars(("",), bars, count_name="pixels", percent=False), table, *unknown), lead)
+    lead = (
+        "In how many images each is, and its share of the pixels of all good rows. task.weight_power=0.5 makes "
+        "mistakes in rare classes cost more."
+    )
+    return Section("Classes", (Bars(("",), bars, count_name="images", percent=False), table, *unknown), lead)
 
 
 def _classes(facts: Document) -> Section | None:
@@ -244,6 +274,8 @@ def _classes(facts: Document) -> Section | None:
     columns = ("class", "images", *splits)
     table = Table(columns, rows, "How they are divided", frozenset(columns[1:]), shown=0)
     lead = f"The largest has {facts['imbalance']:g} times the images of the smallest."
+    if facts["imbalance"] == 1:
+        lead = "All have equally many images."
     if facts["imbalance"] >= 10:
         lead += " task.balance=oversample or sqrt shows small ones more often; data.min_per_class leaves them out."
     return Section(

@@ -4,7 +4,6 @@ N rows, K classes, H W pixels.
 """
 
 import base64
-import colorsys
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from instar.masks import IGNORE, Masks, decoded
+from instar.masks import Masks, decoded
 from instar.metrics import pixels as metrics
 from instar.metrics.counts import ratio
 from instar.report import classes as show
 from instar.report.blocks import Bar, Bars, Headline, Note, Number, Panel, Panels, Section
+from instar.report.overlays import CONFUSED, INVENTED, MISSED, css, errors, legend_of, overlay
 
 WORST, TYPICAL = 24, 6
 FIRST = 8
@@ -29,11 +29,6 @@ WORST_LEAD = (
     "The image, its true mask, and the errors of the predicted one: the worst first, by the mean IoU of the image."
 )
 TYPICAL_LEAD = "Images from the middle and the top of the same list, so that the worst do not stand for all."
-
-# Told apart by the colour-blind (Okabe and Ito 2008), then around the circle.
-_FIRST_COLOURS = ((86, 180, 233), (0, 170, 120), (240, 228, 66), (40, 90, 210), (150, 220, 190), (120, 130, 40))
-# Unlike every colour above.
-MISSED, INVENTED, CONFUSED = (222, 45, 120), (255, 140, 20), (178, 80, 220)
 
 
 def sections(masks: Masks, scores: Mapping[str, Any]) -> list[Section]:
@@ -98,24 +93,14 @@ def panels(masks: Masks, rows: list[int], *, most_bytes: int) -> tuple[Panels, l
             break
         taken, truth = _taken_for(masks, row)
         made.append(Panel(pictures, str(masks.ids[row]), float(iou_N[row]), taken, truth))
-    legend = [
-        (css(colour), name) for name, colour in zip(masks.classes[1:9], map(colour_of, range(1, 9)), strict=False)
-    ]
+    legend = legend_of(masks.classes)
     ground = masks.classes[0]
     errors = [(css(MISSED), f"missed: taken for {ground}"), (css(INVENTED), f"invented: is {ground}")]
     if len(masks.classes) > 2:
         errors.append((css(CONFUSED), "taken for another class"))
     more = len(masks.classes) - 9
     notes = [Note(f"{more} more classes have colours of their own, and no room in the legend.")] if more > 0 else []
-    return Panels(tuple(made), tuple(legend), tuple(errors), shown=FIRST), notes
-
-
-def colour_of(number: int) -> tuple[int, int, int]:
-    """Red, green and blue of a class; the first, 0, is the ground and has none."""
-    if number <= len(_FIRST_COLOURS):
-        return _FIRST_COLOURS[number - 1]
-    red, green, blue = colorsys.hls_to_rgb(number * 0.381966 % 1, 0.55, 0.7)  # the golden angle: neighbours differ
-    return round(255 * red), round(255 * green), round(255 * blue)
+    return Panels(tuple(made), legend, tuple(errors), shown=FIRST), notes
 
 
 def _pictures(masks: Masks, row: int) -> tuple[str, str, str]:
@@ -126,41 +111,6 @@ def _pictures(masks: Masks, row: int) -> tuple[str, str, str]:
     with Image.open(io.BytesIO(masks.image_preview[row])) as preview:
         image_HW3 = np.asarray(preview.convert("RGB").resize(size, Image.Resampling.BILINEAR), np.float32)
     return address(image_HW3), address(overlay(image_HW3, truth_HW)), address(errors(image_HW3, truth_HW, class_HW))
-
-
-def overlay(image_HW3: np.ndarray, class_HW: np.ndarray) -> np.ndarray:
-    """The image with each class but the ground in its colour; what nobody knows is hatched grey."""
-    shown = _grey(image_HW3, 0.55)
-    for number in np.unique(class_HW).tolist():
-        if number not in (0, IGNORE):
-            shown[class_HW == number] = 0.35 * image_HW3[class_HW == number] + 0.65 * np.array(
-                colour_of(number), np.float32
-            )
-    return _hatched(shown, class_HW == IGNORE)
-
-
-def errors(image_HW3: np.ndarray, truth_HW: np.ndarray, class_HW: np.ndarray) -> np.ndarray:
-    """The image with what is right in the colour of its class, faint, and what is wrong by the kind of its error."""
-    shown = _grey(image_HW3, 0.55)
-    for number in np.unique(class_HW).tolist():
-        right = (class_HW == number) & (truth_HW == number) & (number != 0)
-        shown[right] = 0.65 * image_HW3[right] + 0.35 * np.array(colour_of(number), np.float32)
-    wrong = (class_HW != truth_HW) & (truth_HW != IGNORE)
-    kinds = ((wrong & (class_HW == 0), MISSED), (wrong & (truth_HW == 0), INVENTED))
-    for where, colour in (*kinds, (wrong & (class_HW != 0) & (truth_HW != 0), CONFUSED)):
-        shown[where] = 0.2 * image_HW3[where] + 0.8 * np.array(colour, np.float32)
-    return _hatched(shown, truth_HW == IGNORE)
-
-
-def _grey(image_HW3: np.ndarray, share: float) -> np.ndarray:
-    """The image with that share of its colour taken out, so that colours laid over it speak."""
-    return image_HW3 * (1 - share) + image_HW3.mean(2, keepdims=True) * share
-
-
-def _hatched(image_HW3: np.ndarray, where_HW: np.ndarray) -> np.ndarray:
-    row_H1, column_1W = np.ogrid[: where_HW.shape[0], : where_HW.shape[1]]
-    lines_HW = where_HW & ((row_H1 + column_1W) % 6 < 2)
-    return np.where(lines_HW[..., None], np.float32(128), image_HW3)
 
 
 def _taken_for(masks: Masks, row: int) -> tuple[str, str]:
@@ -179,10 +129,6 @@ def _taken_for(masks: Masks, row: int) -> tuple[str, str]:
 def _share(name: str, value: float, note: str, interval: Any = None) -> Number:
     text = f"{100 * value:.1f}{THIN}%"
     return Number(name, text, note, value, tuple(interval) if interval else None)
-
-
-def css(colour: tuple[int, int, int]) -> str:
-    return f"#{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}"
 
 
 def address(image_HW3: np.ndarray) -> str:

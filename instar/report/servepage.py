@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from instar.contract import CLASSES, PIXELS, Contract
-from instar.report import explainpage, html, pixels
-from instar.report.pixels import address, colour_of, css
+from instar.report import explainpage, html
+from instar.report.overlays import colour_of, css, overlay
+from instar.report.pixels import address
 
 _MOST = 10  # classes that are shown
 _TINY = 64  # pixels a side up to which a picture is shown with its pixels
@@ -49,7 +50,7 @@ def told(
         colour = css(colour_of(number)) if mask_HW is not None and number else ""
         rows.append({"name": html.harmless(name), "share": share, "colour": colour})
     if mask_HW is not None:
-        image_HW3 = pixels.overlay(image_HW3, mask_HW)
+        image_HW3 = overlay(image_HW3, mask_HW)
     return {
         "picture": address(image_HW3),
         "overlay": address(explainpage.overlay(image_HW3, maps[0][2])) if maps else "",

@@ -3,16 +3,20 @@
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from instar import packed
 from instar.errors import DataError
+from instar.report.overlays import overlay
+
+T = TypeVar("T")
 
 SIDE = 128  # pixels of the longer side: sharp at the size of a stamp on any screen
 TINY = 64  # smaller pictures are kept as they are, pixel by pixel
@@ -28,8 +32,11 @@ class Thumbnail:
     tiny: bool = False
 
 
-def of(path: str | Path) -> Thumbnail:
-    """The thumbnail of an image file of any mode; an unreadable file gives an empty one, for a page must come out."""
+def of(path: str | Path, *, class_HW: np.ndarray | None = None) -> Thumbnail:
+    """The thumbnail of an image file of any mode; an unreadable file gives an empty one, for a page must come out.
+
+    class_HW   the class of each pixel, which is laid over it in colours
+    """
     try:
         # Only a plain file: opening a pipe would wait for ever.
         found = None if Path(path).is_file() else packed.at_path(Path(path))
@@ -38,18 +45,31 @@ def of(path: str | Path) -> Thumbnail:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a picture above Pillow's own limit; ours is below
             with _packed(*found) if found else Image.open(path) as image:
-                return _made(image)
+                return _made(image, class_HW)
     except (DataError, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError, MemoryError):
         return Thumbnail("")
 
 
-def within(paths: Sequence[str | Path], *, most_bytes: int, threads: int = 4) -> list[Thumbnail]:
-    """Thumbnails of the first paths, as many as `most_bytes` of data: addresses hold."""
+def of_values(value_HW: np.ndarray, *, class_HW: np.ndarray | None = None) -> Thumbnail:
+    """The thumbnail of one channel of a field, from its smallest value in black to its largest in white."""
+    finite_HW = np.isfinite(value_HW)
+    least = value_HW[finite_HW].min() if finite_HW.any() else 0.0
+    return _made(Image.fromarray(np.where(finite_HW, value_HW, least).astype(np.float32)), class_HW)
+
+
+def within(
+    ones: Sequence[T], *, most_bytes: int, threads: int = 4, make: Callable[[T], Thumbnail] | None = None
+) -> list[Thumbnail]:
+    """Thumbnails of the first ones, as many as `most_bytes` of data: addresses hold.
+
+    make   gives the thumbnail of one; without it they are paths
+    """
     made: list[Thumbnail] = []
     used = 0
+    one_of: Callable[[Any], Thumbnail] = make or of
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(paths), 32):
-            for thumbnail in pool.map(of, paths[start : start + 32]):
+        for start in range(0, len(ones), 32):
+            for thumbnail in pool.map(one_of, ones[start : start + 32]):
                 used += len(thumbnail.source)
                 if used > most_bytes:
                     return made
@@ -64,14 +84,19 @@ def _packed(pack: packed.Packed, row: int) -> Image.Image:
     return Image.open(io.BytesIO(pack.stored(row)))
 
 
-def _made(image: Image.Image) -> Thumbnail:
+def _made(image: Image.Image, class_HW: np.ndarray | None = None) -> Thumbnail:
     tiny = max(image.size) <= TINY
     image.draft("RGB", (2 * SIDE, 2 * SIDE))  # JPEG only: decodes a fraction of the pixels, and says how large that is
     if image.width * image.height > LARGEST:
         return Thumbnail("")
     upright = ImageOps.exif_transpose(image)
     upright.thumbnail((SIDE, SIDE), reducing_gap=2.0)
-    return Thumbnail(_address(_visible(upright), "PNG" if tiny else "JPEG"), tiny)
+    visible = _visible(upright)
+    if class_HW is not None:
+        small = Image.fromarray(class_HW).resize(visible.size, Image.Resampling.NEAREST)
+        shown_HW3 = overlay(np.asarray(visible.convert("RGB"), np.float32), np.asarray(small))
+        visible = Image.fromarray(shown_HW3.round().clip(0, 255).astype(np.uint8))
+    return Thumbnail(_address(visible, "PNG" if tiny else "JPEG"), tiny)
 
 
 def _visible(image: Image.Image) -> Image.Image:
