@@ -179,7 +179,14 @@ def masked_files(data: Data, reader: ModuleType) -> Listing:
     if data.index is not None:
         raise DataError("data.index names positions in class folders, but pixels have labels here. Leave it out.")
     found = masked.listed(data, reader)
-    return found if data.exclude is None else exclusion.left(found, exclusion.read(data.exclude))
+    if data.exclude is None:
+        return found
+
+    def hashes() -> list[list[str]]:
+        inside = [contents.of_arrays(found.root, names) for names in masked.arrays(found, data, reader)]
+        return [exclusion.of_files(found), *inside]
+
+    return exclusion.left(found, exclusion.read(data.exclude), hashes=hashes)
 
 
 def of_masks(found: Listing, heads: Headers, data: Data, seed: int, reader: ModuleType) -> Manifest:
@@ -232,8 +239,13 @@ def packed_rows(data: Data, reader: ModuleType) -> tuple[Listing, Headers, str]:
         found, heads, stored_as = packs.of_packed(place, data)
     if data.exclude is None:
         return found, heads, stored_as
-    everything = exclusion.read(data.exclude)
-    left = exclusion.left(found, everything, hashes=lambda: packs.checksums(place, found.files))
+
+    def hashes() -> list[list[str]]:
+        inside = masked.arrays(found, data, reader) if "mask" in reader.gives else []
+        stored = [packs.checksums(place, names, arrays=True) for names in inside]
+        return [packs.checksums(place, found.files), *stored]
+
+    left = exclusion.left(found, exclusion.read(data.exclude), hashes=hashes)
     kept = set(left.files)
     return left, heads.take([row for row, file in enumerate(found.files) if file in kept]), stored_as
 

@@ -1,5 +1,6 @@
 """Packed pixel labels: the same recipe trains to the same bits from files, shards, converted files and copies of them."""
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import xxhash
 
+from instar import fields as files
 from instar import manifest as manifests
 from instar import pack, packed, plugins, prepare
 from instar.augment import Augment
@@ -182,6 +184,23 @@ def test_what_a_list_names_is_left_out_of_packed_data_too(of, tmp_path, request)
     else:
         assert set(rows.ids) - set(left.ids) == {rows.ids[3]}
         assert any("name nothing here" in note for note in left.statistics["notes"])
+
+
+def test_the_hash_of_an_array_leaves_it_out_wherever_it_lies(tmp_path, fields):
+    rows = prepare.manifest(Data.model_validate({"root": fields, "reader": "field"}), 7)
+    array = io.BytesIO()
+    np.save(array, files.read(fields / rows.ids[5], "climate/data"))
+    listed = tmp_path / "left out.csv"
+    listed.write_text(f"hash,why\n{xxhash.xxh3_128_hexdigest(array.getvalue())},it is 'strange'\n")
+    packed_ = packed_by_command(tmp_path, fields, OF_FIELDS)
+    for root in (fields, packed_, fields):  # the second time of what is remembered
+        data = Data.model_validate({"root": root, "reader": "field", "exclude": listed})
+        left = prepare.manifest(data, 7)
+        assert set(rows.ids) - set(left.ids) == {rows.ids[5]} and left.statistics["excluded"] == 1
+    with h5py.File(fields / rows.ids[5], "r+") as file:
+        file["climate/data"][0, 0, 0] += 1
+    data = Data.model_validate({"root": fields, "reader": "field", "exclude": listed})
+    assert rows.ids[5] in prepare.manifest(data, 7).ids
 
 
 @pytest.mark.parametrize("of", ["fields", "photos"])

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
+from instar import fields
 from instar.engine.loading.cores import usable_cpus
+from instar.engine.packing import payloads
 from instar.engine.scan import look, remembered
 from instar.engine.scan.headers import state
 from instar.errors import DataError
@@ -50,6 +53,36 @@ def checksums(
         kept = remembered.Remembered("checksums", root, _SCHEMA, version="1")
         kept.add(pa.Table.from_pylist(rows, _SCHEMA))
     return found.tolist()
+
+
+def of_arrays(root: Path, names: Sequence[str]) -> list[str]:
+    """The same of arrays in files, `file:array`: of the .npy file that each would be; '' where one cannot be read.
+
+    That is what is stored of it where it is packed or converted, so the same numbers have one hash wherever they lie.
+    """
+    files = [name.rpartition(":")[0] for name in names]
+    kept = remembered.Remembered("arrays", root, _SCHEMA, version="1")
+    known, place_N = kept.read(names)
+    held_N = remembered.holding(root, files, known, place_N)
+    hash_N = np.full(len(names), "", object)
+    hash_N[held_N] = known["checksum"].take(pa.array(place_N[held_N])).to_pylist()
+    new = np.flatnonzero(~held_N).tolist()
+    with ThreadPoolExecutor(usable_cpus()) as threads:
+        rows = list(threads.map(lambda number: _of_array(root, files[number], names[number]), new))
+    hash_N[new] = [row["checksum"] for row in rows]
+    if rows := [row for row in rows if row["checksum"]]:
+        kept.add(pa.Table.from_pylist(rows, _SCHEMA))
+    return hash_N.tolist()
+
+
+def _of_array(root: Path, file: str, name: str) -> dict[str, object]:
+    size, changed_ns = state(f"{root}/{file}")
+    try:
+        data = payloads.npy(fields.read(root / file, name.removeprefix(f"{file}:")))
+        checksum = xxhash.xxh3_128_hexdigest(data)
+    except (DataError, OSError):
+        checksum = ""
+    return {"file": name, "bytes": size, "changed_ns": changed_ns, "checksum": checksum}
 
 
 def _of(root: Path, file: str, lenient: bool) -> dict[str, object]:

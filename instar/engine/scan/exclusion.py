@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from instar.engine.scan import contents
@@ -49,22 +48,27 @@ def read(path: Path) -> Excluded:
     return Excluded(path, frozenset(entries), frozenset(filter(_HASH.fullmatch, entries)))
 
 
-def left(found: Listing, excluded: Excluded, *, hashes: Callable[[], list[str]] | None = None) -> Listing:
+def left(found: Listing, excluded: Excluded, *, hashes: Callable[[], list[list[str]]] | None = None) -> Listing:
     """What is left of a listing, with notes on what went and on lines that name nothing.
 
-    Where the list holds a hash, every byte of every file is read, once; unless `hashes` says what they are.
+    hashes   columns of what each row's contents may be called by; without it every byte of every file is read, once
+    They are asked for only where the list holds a hash.
     """
     root = f"{os.fspath(found.root).rstrip('/')}/"
     entries = {entry.removeprefix(root).removeprefix("./") for entry in excluded.entries}
-    read_all = hashes or partial(contents.checksums, found.root, found.files, lenient=True)
-    hash_N = read_all() if excluded.hashes else None
-    called = [found.files, *filter(None, (found.ids, found.others, hash_N))]
+    known = [] if not excluded.hashes else hashes() if hashes else [of_files(found)]
+    called = [found.files, *filter(None, (found.ids, found.others)), *known]
     rows = [row for row, names in enumerate(zip(*called, strict=True)) if entries.isdisjoint(names)]
     gone = len(found.files) - len(rows)
     notes = [f"{gone} images are left out as {excluded.path} says"]
     if strangers := entries.difference(*called, (one.file for one in found.skipped)):
         notes.append(f"{len(strangers)} lines of {excluded.path.name} name nothing here: {named(sorted(strangers))}")
     return replace(found.take(rows), excluded=gone, notes=[*found.notes, *notes])
+
+
+def of_files(found: Listing) -> list[str]:
+    """The hash of each row's file; '' where it cannot be read."""
+    return contents.checksums(found.root, found.files, lenient=True)
 
 
 def write(path: Path, rows: Iterable[tuple[str, str]]) -> None:

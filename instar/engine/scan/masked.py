@@ -46,6 +46,15 @@ def listed(data: Data, reader: ModuleType) -> Listing:
     )
 
 
+def arrays(found: Listing, data: Data, reader: ModuleType) -> list[list[str]]:
+    """Columns of names of the arrays of each field, those of its labels left out; no column where rows are pictures."""
+    if reader.packed_from == "folder":
+        return []
+    assert found.others is not None, "the caller listed masks"
+    members = [reader.members(data.reader, *both) for both in zip(found.files, found.others, strict=True)]
+    return [[name for name, _ in column] for column in list(zip(*members, strict=True))[:-1]]
+
+
 def look(found: Listing, data: Data, reader: ModuleType, *, progress: Callable[[int], None]) -> Headers:
     """Size and fingerprint of every image and mask together, and why some cannot be used."""
     assert found.others is not None, "the caller listed masks"

@@ -4,6 +4,7 @@ Legend: N rows.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -102,13 +103,16 @@ def of_masks(folder: Path, data: Data, reader: ModuleType) -> tuple[Listing, Hea
     return listing, heads, stored_as(pack)
 
 
-def checksums(folder: Path, files: list[str]) -> list[str]:
-    """xxh3-128 of every byte that each of these files had, in hexadecimal; '' where something else was stored of it."""
+def checksums(folder: Path, names: Sequence[str], *, arrays: bool = False) -> list[str]:
+    """xxh3-128 of what is stored under each of these names, in hexadecimal; '' where that is not what was packed.
+
+    arrays   whether they are names of arrays, which are always stored as they are
+    """
     pack = packed.read(folder)
-    if pack.about.payload != packed.ORIGINAL:
-        return [""] * len(files)
+    if pack.about.payload != packed.ORIGINAL and not arrays:
+        return [""] * len(names)
     known = dict(zip(pack.index["source"].to_pylist(), pack.index["xxh3"].to_pylist(), strict=True))
-    return [known[file].hex() if file in known else "" for file in files]
+    return [known[name].hex() if name in known else "" for name in names]
 
 
 def _of_both(first_N: np.ndarray, last_N: np.ndarray) -> np.ndarray:
