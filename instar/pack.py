@@ -176,6 +176,8 @@ def _plan_of(found: Sources, options: Options) -> str:
     of_rows = (found.names, found.labels, found.groups, found.splits, found.keys, found.parts, found.contents)
     for column in of_rows:
         whole.update(json.dumps(column and list(column)).encode())
+    if found.ids is not None:
+        whole.update(json.dumps(list(found.ids)).encode())
     whole.update(found.size_N.tobytes())
     whole.update(found.changed_N.tobytes())
     return whole.hexdigest()
@@ -315,6 +317,7 @@ def _rows(
                 "key": key.lstrip("/") if in_place else _key(found, row),
                 "part": found.parts[row] if found.parts else "",
                 "source": name,
+                "id": found.ids[row] if found.ids else None,
                 "shard": number,
                 "offset": one.offset + offset,
                 "length": length,

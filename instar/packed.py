@@ -56,6 +56,7 @@ SCHEMA = pa.schema(
         ("size", pa.int64()),  # bytes of the source
         ("content", pa.uint64()),  # fingerprint of the source, as the scan takes it
         ("xxh3", pa.binary(16)),  # xxh3-128 of the stored bytes
+        ("id", pa.string()),  # what the sample is called, such as a pair; null where that is its source
     ]
 )
 
@@ -307,7 +308,12 @@ def read_index_file(path: Path) -> tuple[pa.Table, About]:
 def _columns(path: Path, names: Sequence[str]) -> pa.Table:
     schema = pa.schema([SCHEMA.field(name) for name in names])
     try:
-        return pq.read_table(path, columns=list(names), partitioning=None).replace_schema_metadata(None).cast(schema)
+        # The index of an earlier version has no ids.
+        there = [name for name in names if name != "id" or name in pq.read_schema(path).names]
+        found = pq.read_table(path, columns=there, partitioning=None).replace_schema_metadata(None)
+        if len(there) < len(names):
+            found = found.append_column("id", pa.nulls(len(found), pa.string())).select(names)
+        return found.cast(schema)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise DataError(_not_whole(path, error)) from error
 

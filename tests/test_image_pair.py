@@ -4,6 +4,7 @@ import csv
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -311,13 +312,39 @@ def test_packed_pairs_hold_what_was_parsed_and_give_the_same_samples(sky, tmp_pa
         assert np.array_equal(array, _thermal.read((sky / name).read_bytes()))
     again = data.model_copy(update={"root": tmp_path / "packed"})
     stored = prepare.manifest(again, 0)
-    assert [stored.table[column] == rows.table[column] for column in ("file", "other", "split", "target")] == [True] * 4
+    for column in ("id", "file", "other", "split", "target"):
+        assert stored.table[column] == rows.table[column], column
+    assert stored.hash == rows.hash
     augment = Augment(kind="imagenet", size=32)
     first, second = reader.open(data.reader, rows, augment), reader.open(again.reader, stored, augment)
     assert second.name(5) == f"{tmp_path}/packed/{stored.paths(5)[0].relative_to(stored.root)} + {stored.paths(5)[1]}"
     for draw in (None, keyed(0, 1, 5)):
         one, two = first.read(5, draw), second.read(5, draw and keyed(0, 1, 5))
         assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_picture_in_two_pairs_is_in_two_rows_by_their_names_packed_or_not(sky, tmp_path):
+    one, two = sorted((sky / "pairs").rglob("*.txt"))[:2]
+    first, second = (path.read_text().split() for path in (one, two))
+    (sky / "thermal" / f"again {first[1]}").write_bytes((sky / "thermal" / second[1]).read_bytes())
+    (one.parent / "it's both.txt").write_text(f"{first[0]}\nagain {first[1]}\n")
+    rows = prepare.prepare(data_of(sky), 0, tmp_path / "m.parquet").manifest
+    pack.pack(pack.of_manifest(rows, divided=False), tmp_path / "packed", pack.Options(processes=1))
+    data = data_of(tmp_path / "packed")
+    assert f"pairs/{one.parent.name}/it's both" in rows.ids
+    for given in (data, data.model_copy(update={"manifest": tmp_path / "m.parquet"})):
+        stored = prepare.manifest(given, 0)
+        assert stored.hash == rows.hash
+        assert stored.table.select(["id", "file", "other"]) == rows.table.select(["id", "file", "other"])
+
+
+def test_an_index_without_ids_is_read_and_its_pairs_are_called_by_their_first_files(sky, tmp_path):
+    rows = prepare.manifest(data_of(sky), 0)
+    pack.pack(pack.of_manifest(rows, divided=False), tmp_path / "packed", pack.Options(processes=1))
+    index = pq.read_table(tmp_path / "packed" / packed.INDEX)
+    pq.write_table(index.drop_columns("id"), tmp_path / "packed" / packed.INDEX)
+    stored = prepare.manifest(data_of(tmp_path / "packed"), 0)
+    assert stored.table["id"] == stored.table["file"] == rows.table["file"]
 
 
 def test_a_half_that_could_not_be_packed_takes_its_partner_with_it(sky, tmp_path):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from instar import fields, packed
 from instar.engine.loading.cores import usable_cpus
@@ -33,6 +34,7 @@ class Sources:
     form          folder, tar, zip, or field for arrays inside files
     names         below the place, unique
     labels …      None where there are none
+    ids           what the samples are called; None where that is their names
     at_N, size_N  offset in a tar or number in a zip, and size in bytes; -1 for a file that is not there
     changed_N     time of change of a file, in ns
     pixels_N      how many pixels an image has; None where nobody looked
@@ -55,6 +57,7 @@ class Sources:
     keys: Sequence[int] | None = None
     parts: Sequence[str] | None = None
     contents: Sequence[int] | None = None
+    ids: Sequence[str] | None = None
     beside: Sequence[Path] = ()
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -93,8 +96,14 @@ def of_manifest(rows: Manifest, *, divided: bool) -> Sources:
         pixels_N=table["width"].to_numpy().astype(np.int64) * table["height"].to_numpy(),
         keys=keys,
         parts=parts,
+        ids=_ids(table),
         skipped=list(rows.skipped),
     )
+
+
+def _ids(table: pa.Table) -> list[str] | None:
+    """What rows are called, where one of them is not called as its file."""
+    return None if table["id"].equals(table["file"]) else table["id"].to_pylist()
 
 
 Members = Callable[[str, str], Sequence[tuple[str, str]]]
@@ -128,6 +137,7 @@ def of_masks(rows: Manifest, members: Members, *, form: str, beside: Sequence[Pa
         keys=repeated.tolist(),
         parts=parts,
         contents=content_N.tolist(),
+        ids=_ids(rows.table.take(repeated)),
         beside=beside,
         skipped=list(rows.skipped),
     )

@@ -60,8 +60,9 @@ def refusal(path: Path, changes: Changes, before: Manifest, after: Manifest) -> 
 
 def as_packed(rows: Manifest, found: Listing, heads: Headers, data: Data, statistics: dict[str, Any]) -> Manifest:
     """The rows of a manifest file as they are in packed data."""
-    place = {name: row for row, name in enumerate(found.files)}
-    at_N = np.array([place.get(file, -1) for file in rows.table["file"].to_pylist()], np.int64)
+    place = {name: row for row, name in enumerate(found.ids or found.files)}
+    names = rows.ids if found.ids is not None else rows.table["file"].to_pylist()
+    at_N = np.array([place.get(name, -1) for name in names], np.int64)
     reason_N = np.where(at_N < 0, "it is not in the packed data", heads.reason_N[at_N])
     here = replace(rows, root=found.root)
     return held_to(here, reason_N, heads.content_N[at_N], data, statistics)

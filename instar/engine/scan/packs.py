@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from instar import packed
@@ -38,7 +40,7 @@ def of_packed(folder: Path, data: Data) -> tuple[Listing, Headers, str]:
     halves = _halves(pack)
     if halves is not None:
         index = index.take(halves[:, 0])
-    listing = Listing(folder, files=index["source"].to_pylist(), labels=index["label"].to_pylist())
+    listing = Listing(folder, files=index["source"].to_pylist(), labels=index["label"].to_pylist(), ids=_ids(index))
     if halves is not None:
         listing.others = pack.index["source"].take(halves[:, 1]).to_pylist()
         whole = set(halves.reshape(-1).tolist())
@@ -78,6 +80,7 @@ def of_masks(folder: Path, data: Data, reader: ModuleType) -> tuple[Listing, Hea
     if data.table:
         listing.notes.append("splits and groups are those that were packed; data.table is not read")
     first_N, last_N = (np.array(rows, np.int64) for rows in zip(*found.rows, strict=True))
+    listing.ids = _ids(index.take(first_N))
     for name in ("group", "split"):
         if (column := index[name].take(first_N)).null_count < len(column):
             setattr(listing, f"{name}s", column.to_pylist())
@@ -113,6 +116,13 @@ def checksums(folder: Path, names: Sequence[str], *, arrays: bool = False) -> li
         return [""] * len(names)
     known = dict(zip(pack.index["source"].to_pylist(), pack.index["xxh3"].to_pylist(), strict=True))
     return [known[name].hex() if name in known else "" for name in names]
+
+
+def _ids(index: pa.Table) -> list[str] | None:
+    """What samples are called, by their first members; None where all of them are called as their files."""
+    if index["id"].null_count == len(index):
+        return None
+    return pc.coalesce(index["id"], index["source"]).to_pylist()
 
 
 def _of_both(first_N: np.ndarray, last_N: np.ndarray) -> np.ndarray:
