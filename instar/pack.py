@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from instar.packed import About, Packed, Shard
 from instar.readers._pixels import Form
 
 GB = 10**9
+_COPIED, _DECODED = 64, 16  # samples a process takes in one go; fewer of what takes long, for all to end together
 _TINY = 128  # pixels a side up to which images of one size become one array
 _OWN = ("index.parquet", "shard-", ".shard-", ".index.parquet", "images.npy", ".images.npy")
 
@@ -215,7 +216,8 @@ def _into_shards(found: Sources, folder: Path, options: Options, plan: str, prog
     # Of a field the size of what is stored is known.
     payload = packed.ORIGINAL if found.form == "field" else options.payload
     weight_N = shards.expected(found.size_N, found.pixels_N, payload=payload)
-    chunks = shards.planned(weight_N, found.size_N, most=options.shard, keys=found.keys)
+    rows = _COPIED if payload == packed.ORIGINAL else _DECODED
+    chunks = shards.planned(weight_N, found.size_N, most=options.shard, keys=found.keys, rows=rows)
     finished = {number for number in {chunk.shard for chunk in chunks} if _is_finished(folder, number, plan)}
     _remove_unfinished(folder, finished)
     todo = [number for number, chunk in enumerate(chunks) if chunk.shard not in finished]
@@ -224,15 +226,22 @@ def _into_shards(found: Sources, folder: Path, options: Options, plan: str, prog
     done = sum(chunk.last - chunk.first for chunk in chunks) - sum(chunks[n].last - chunks[n].first for n in todo)
     packer = _Packer(found, options, chunks)
     gathered: list[Written] = []
-    for one in written(pieces, packer.make, processes=options.processes or usable_cpus()):
-        gathered.append(one)
-        chunk = chunks[one.piece.number]
-        done += chunk.last - chunk.first
-        progress(done, len(found))
-        faults.point("pack.chunk")
-        if last[one.piece.file] == one.piece.number:
-            _finish(folder, one.piece, gathered, found, plan)
-            gathered = []
+    ends: list[Future[None]] = []
+    # A shard is hashed and synced beside the next one, so that nobody waits for the disk who could pack.
+    with ThreadPoolExecutor(1) as finishing:
+        for one in written(pieces, packer.make, processes=options.processes or usable_cpus()):
+            gathered.append(one)
+            chunk = chunks[one.piece.number]
+            done += chunk.last - chunk.first
+            progress(done, len(found))
+            faults.point("pack.chunk")
+            if last[one.piece.file] == one.piece.number:
+                ends.append(finishing.submit(_finish, folder, one.piece, gathered, found, plan))
+                gathered = []
+            if ends and ends[0].done():
+                ends.pop(0).result()
+        for end in ends:
+            end.result()
     parts = [packed.read_index_file(_sidecar(folder, number)) for number in sorted({chunk.shard for chunk in chunks})]
     return _indexed(folder, parts, found, options, plan, kept=len(finished))
 

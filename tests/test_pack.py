@@ -1,5 +1,6 @@
 """Pack: every byte arrives, the same input gives the same files, and a kill leaves nothing half done in sight."""
 
+import errno
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -43,6 +45,31 @@ def png(seed: int, size: tuple[int, int] = (20, 30)) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)).save(file, "PNG")
     return file.getvalue()
+
+
+def test_the_next_shards_are_packed_while_one_is_hashed_and_synced(tmp_path, monkeypatch):
+    everything, finish = threading.Event(), pack._finish
+
+    def finish_last(*arguments):
+        assert everything.wait(60)
+        finish(*arguments)
+
+    monkeypatch.setattr(pack, "_finish", finish_last)
+    found = pack.found_at(folder_of_images(tmp_path / "images"))
+    options = pack.Options(shard=30_000, processes=1)
+    made = pack.pack(found, tmp_path / "p", options, progress=lambda done, of: done == of and everything.set()).pack
+    assert len(made.about.shards) > 2 and pack.verify(made) == []
+
+
+def test_a_shard_that_cannot_be_finished_ends_the_packing_and_leaves_no_index(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pack, "_finish", full)
+    found = pack.found_at(folder_of_images(tmp_path / "images"))
+    with pytest.raises(OSError, match="No space left"):
+        pack.pack(found, tmp_path / "p", pack.Options(shard=70_000, processes=2))
+    assert not (tmp_path / "p" / packed.INDEX).exists()
 
 
 # --- what others read ----------------------------------------------------------------------------------------------

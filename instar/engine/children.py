@@ -70,7 +70,7 @@ def end(children: Iterable[tuple[int, Connection]]) -> None:
 
 def end_of(pid: int) -> str:
     """How a child ended, in words. Waits two seconds at most: what hangs in a file system cannot even be killed."""
-    for _ in range(200):
+    for pause in (*[0.001] * 20, *[0.01] * 198):
         try:
             found, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
@@ -81,5 +81,5 @@ def end_of(pid: int) -> str:
                 return f"ended with exit code {code}"
             killed = f"was killed by {signal.Signals(-code).name}"
             return f"{killed}, as the system does when memory runs out" if -code == signal.SIGKILL else killed
-        time.sleep(0.01)
+        time.sleep(pause)
     return "is gone"

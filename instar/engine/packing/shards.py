@@ -11,7 +11,7 @@ import numpy as np
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # what a tar ends with
-_CHUNK_BYTES, _CHUNK_ROWS = 1 << 23, 64  # what one process takes in one go
+_CHUNK_BYTES = 1 << 23  # what one process takes in one go
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,15 @@ class Chunk:
     last: int
 
 
-def planned(weight_N: np.ndarray, size_N: np.ndarray, *, most: int, keys: Sequence[int] | None = None) -> list[Chunk]:
+def planned(
+    weight_N: np.ndarray, size_N: np.ndarray, *, most: int, rows: int = 64, keys: Sequence[int] | None = None
+) -> list[Chunk]:
     """All samples, in order, as chunks of shards.
 
     weight_N   bytes that each is expected to take in a shard
     size_N     bytes that are read for it
     most       bytes of a shard; a sample that is larger has one for itself
+    rows       samples that one process takes in one go, at most
     keys       the sample each belongs to, where one has several: it is never cut in two
     """
     if keys is not None:
@@ -37,7 +40,7 @@ def planned(weight_N: np.ndarray, size_N: np.ndarray, *, most: int, keys: Sequen
     shard, filled, begun, read = 0, 0, 0, 0
     for row, (weight, size) in enumerate(zip(weight_N.tolist(), size_N.tolist(), strict=True)):
         full = filled > 0 < weight and filled + weight > most
-        if full or row - begun == _CHUNK_ROWS or (read and read + size > _CHUNK_BYTES):
+        if full or row - begun == rows or (read and read + size > _CHUNK_BYTES):
             chunks.append(Chunk(shard, begun, row))
             begun, read = row, 0
         if full:
