@@ -6,8 +6,8 @@ Legend: N rows.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from instar import atomic
 from instar.errors import DataError
@@ -124,17 +125,30 @@ class Manifest:
     @cached_property
     def hash(self) -> str:
         """sha256 over names, contents, classes and splits, in hexadecimal; the folder they lie in is no part of it."""
-        whole = hashlib.sha256(json.dumps(self.classes).encode())
+        return self._digest(hashlib.sha256)
+
+    def quick_hash(self) -> str:
+        """xxh3-128 over the same, in a sixth of the time: for what may be damaged, but is not forged."""
+        return self._digest(xxhash.xxh3_128)
+
+    def with_hash(self, known: str) -> "Manifest":
+        """The same, of which somebody has computed the hash already."""
+        same = replace(self)
+        vars(same)["hash"] = known
+        return same
+
+    def _digest(self, new: Callable[..., Any]) -> str:
+        whole = new(json.dumps(self.classes).encode())
         for column in ("id", "split"):
-            whole.update(_digest_of_texts(self.table[column]))
+            whole.update(_digest_of_texts(self.table[column], new))
         for column in ("target", "content"):
             whole.update(np.ascontiguousarray(self.table[column].to_numpy()).tobytes())
         for column in MORE.names:
             if column in self.table.column_names:
-                whole.update(_digest_of_texts(pc.fill_null(self.table[column], "")))
+                whole.update(_digest_of_texts(pc.fill_null(self.table[column], ""), new))
         # Packed data whose bytes are not those of the files.
         whole.update(self.statistics.get("stored_as", "").encode())
-        return whole.hexdigest()
+        return str(whole.hexdigest())
 
 
 def changes(old: Manifest, new: Manifest) -> dict[str, list[str]]:
@@ -168,16 +182,16 @@ def changes(old: Manifest, new: Manifest) -> dict[str, list[str]]:
     }
 
 
-def _digest_of_texts(column: pa.ChunkedArray) -> bytes:
+def _digest_of_texts(column: pa.ChunkedArray, new: Callable[..., Any]) -> bytes:
     """A digest of a column of text, however it is cut into chunks."""
-    lengths, letters = hashlib.sha256(), hashlib.sha256()
+    lengths, letters = new(), new()
     for chunk in column.chunks:
         lengths.update(pc.binary_length(chunk).to_numpy(zero_copy_only=False).astype(np.int32).tobytes())
         _, ends, data = chunk.buffers()
         if len(chunk):
             bounds = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
             letters.update(memoryview(data or b"")[bounds[0] : bounds[-1]])
-    return lengths.digest() + letters.digest()
+    return bytes(lengths.digest() + letters.digest())
 
 
 def metadata(manifest: Manifest) -> dict[str, str]:

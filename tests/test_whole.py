@@ -1,6 +1,7 @@
 """A large data set whose folders are as they were is not looked through again; whatever can be seen to change is seen."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,13 @@ CHANGES = {
     "a folder in the place of another": lambda root: ((root / "a").rename(root / "z"), image(root / "a" / "0.png", 0)),
     "a file replaced by a rename": lambda root: image(root / "t.png", 95).replace(root / "a" / "0.png"),
 }
+
+
+def test_what_is_remembered_has_the_hash_of_what_is_looked_at(root, monkeypatch):
+    first, _ = looked_at(root, monkeypatch)
+    again, looked = looked_at(root, monkeypatch)
+    assert looked == 0 and vars(again)["hash"] == first.hash  # it is there, and nobody computes it
+    assert replace(again).hash == first.hash
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

@@ -28,7 +28,7 @@ from instar.manifest import Manifest
 
 _BY_FOLDER = 20_000  # images from which the folders' times are looked at instead of every file's
 _SETTLED_NS = 2_000_000_000  # of a folder that changed so lately, another change might have the same time
-_VERSION = f"2 {instar.__version__}"
+_VERSION = f"3 {instar.__version__}"
 
 
 def by_file(recheck: str, num: int) -> bool:
@@ -53,7 +53,7 @@ def recall(data: Data, seed: int) -> Manifest | None:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(about["time"]))
     note = f"no folder changed since {when}; files written over in place are not seen (data.recheck=files sees them)"
     known = replace(found, statistics={**found.statistics, "notes": [*found.statistics["notes"], note]})
-    return known if known.hash == about["hash"] else None  # whoever asks for the hash later does not wait for it again
+    return known.with_hash(about["hash"]) if known.quick_hash() == about["quick"] else None
 
 
 def remember(data: Data, seed: int, found: Listing, made: Manifest) -> None:
@@ -64,7 +64,13 @@ def remember(data: Data, seed: int, found: Listing, made: Manifest) -> None:
     now = time.time_ns()
     if any(max(state[2:]) > now - _SETTLED_NS for state in found.folders.values()):
         return
-    about = {"time": time.time(), "hash": made.hash, "folders": found.folders, "files": _states(_named(data))}
+    about = {
+        "time": time.time(),
+        "hash": made.hash,
+        "quick": made.quick_hash(),
+        "folders": found.folders,
+        "files": _states(_named(data)),
+    }
     metadata = {**manifests.metadata(made), "instar.whole": json.dumps(about)}
     table = made.table.combine_chunks().replace_schema_metadata(metadata)
     with (
