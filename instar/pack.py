@@ -8,59 +8,34 @@ Legend: N samples.
 """
 
 import fcntl
-import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import xxhash
 
 from instar import atomic, packed
 from instar.engine import faults
 from instar.engine.loading.cores import usable_cpus
-from instar.engine.packing import payloads, shards, sources
+from instar.engine.packing import shards, sources
+from instar.engine.packing.one_array import one_array
+from instar.engine.packing.packer import Options, Packer, index_rows
 from instar.engine.packing.pool import Piece, Written, written
-from instar.engine.packing.shards import Chunk
 from instar.engine.packing.sources import Sources
 from instar.errors import DataError
 from instar.manifest import Manifest
 from instar.packed import About, Packed, Shard
-from instar.readers._pixels import Form
 
-GB = 10**9
 _COPIED, _DECODED = 64, 16  # samples a process takes in one go; fewer of what takes long, for all to end together
-_TINY = 128  # pixels a side up to which images of one size become one array
 _OWN = ("index.parquet", "shard-", ".shard-", ".index.parquet", "images.npy", ".images.npy")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to pack.
-
-    payload      original, jpeg256, raw256 or array
-    shard        bytes of a shard, about
-    processes    how many pack; null for one a core
-    in_place     leave the samples in the tar they are in, and write the index only
-    background   what shows through transparent images, where they are decoded
-    span         values that become black and white in deep ones, where they become 8 bit
-    """
-
-    payload: str = packed.ORIGINAL
-    shard: int = GB
-    processes: int | None = None
-    in_place: bool = False
-    background: tuple[int, int, int] = (255, 255, 255)
-    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,9 +66,9 @@ def pack(found: Sources, folder: Path, options: Options, *, progress: Progress =
         if (
             options.payload == packed.ARRAYS
             and found.parts is None
-            and (made := _one_array(found, folder, options, plan, progress))
+            and (made := one_array(found, folder, options, progress=progress))
         ):
-            return made
+            return _indexed(folder, [made], found, options, plan, kept=0, bare=True)
         return _into_shards(found, folder, options, plan, progress)
 
 
@@ -224,7 +199,7 @@ def _into_shards(found: Sources, folder: Path, options: Options, plan: str, prog
     pieces = [Piece(number, chunks[number].shard, _part(folder, chunks[number].shard)) for number in todo]
     last = {piece.file: piece.number for piece in pieces}
     done = sum(chunk.last - chunk.first for chunk in chunks) - sum(chunks[n].last - chunks[n].first for n in todo)
-    packer = _Packer(found, options, chunks)
+    packer = Packer(found, options, chunks)
     gathered: list[Written] = []
     ends: list[Future[None]] = []
     # A shard is hashed and synced beside the next one, so that nobody waits for the disk who could pack.
@@ -246,51 +221,6 @@ def _into_shards(found: Sources, folder: Path, options: Options, plan: str, prog
     return _indexed(folder, parts, found, options, plan, kept=len(finished))
 
 
-class _Packer:
-    """Makes the bytes of a chunk, in another process."""
-
-    def __init__(self, found: Sources, options: Options, chunks: Sequence[Chunk], *, bare: bool = False):
-        self._found, self._options, self._chunks, self._bare = found, options, chunks, bare
-        self._form = Form(0, 3, options.background, 0, options.span)
-        self._numbers = {name: number for number, name in enumerate(found.classes)}
-
-    def make(self, number: int) -> tuple[list[bytes], list[Any]]:
-        """Bytes, and for each row (row, offset, length, columns) or (row, reason)."""
-        chunk, found = self._chunks[number], self._found
-        pieces: list[bytes] = []
-        facts: list[Any] = []
-        at = 0
-        for row in range(chunk.first, chunk.last):
-            try:
-                stored = self.stored(row)
-            except (DataError, OSError) as error:
-                facts.append((row, _reason(error)))
-                continue
-            if self._bare:
-                members, begins = [stored.data], 0
-            elif self._options.in_place:
-                members, begins = [], int(found.at_N[row]) - at
-            else:
-                label = found.labels[row] if found.labels else None
-                cls = None if label is None else self._numbers[label]
-                ending = f"{found.parts[row]}.{stored.ending}" if found.parts and found.parts[row] else stored.ending
-                members, begins = shards.sample(_key(found, row), ending, stored.data, cls)
-            facts.append((row, at + begins, len(stored.data), stored.facts))
-            pieces += members
-            at += sum(map(len, members))
-        return pieces, facts
-
-    def stored(self, row: int) -> payloads.Stored:
-        """What is stored of a row."""
-        found = self._found
-        data = sources.load(found.place, found.form, found.names[row], int(found.at_N[row]), int(found.size_N[row]))
-        name = ".npy" if found.form == "field" else found.names[row]
-        # What stands in a mask are names of classes, which no conversion may touch.
-        payload = packed.ORIGINAL if found.parts and found.parts[row] else self._options.payload
-        made = payloads.stored(data, name, payload=payload, form=self._form, bare=self._bare)
-        return made if found.contents is None else replace(made, facts=made.facts | {"content": found.contents[row]})
-
-
 def _finish(folder: Path, piece: Piece, gathered: Sequence[Written], found: Sources, plan: str) -> None:
     """End a shard, make it outlive a power cut, and let it be seen."""
     part, shard = Path(piece.path), folder / shards.name_of(piece.file)
@@ -301,47 +231,11 @@ def _finish(folder: Path, piece: Piece, gathered: Sequence[Written], found: Sour
         file.flush()
         os.fsync(file.fileno())
     about = Shard(shard.name, end + len(shards.END), packed.xxh3_of(part))
-    rows, skipped = _rows(gathered, found, number=piece.file)
+    rows, skipped = index_rows(gathered, found, number=piece.file)
     packed.write_index(_sidecar(folder, piece.file), rows, About("", (about,), skipped=skipped, plan=plan))
     faults.point("pack.shard")
     part.replace(shard)
     atomic.sync(folder)
-
-
-def _rows(
-    gathered: Sequence[Written], found: Sources, *, number: int, in_place: bool = False
-) -> tuple[pa.Table, tuple[tuple[str, str], ...]]:
-    """The index of what was written, and what could not be read."""
-    columns: dict[str, list[Any]] = {name: [] for name in packed.SCHEMA.names}
-    skipped = []
-    for one in gathered:
-        for row, *rest in one.facts:
-            name = found.names[row]
-            if len(rest) == 1:
-                skipped.append((name, rest[0]))
-                continue
-            offset, length, facts = rest
-            key = name.rpartition("/")[0] + "/" + name.rpartition("/")[2].partition(".")[0]
-            values = {
-                "key": key.lstrip("/") if in_place else _key(found, row),
-                "part": found.parts[row] if found.parts else "",
-                "source": name,
-                "id": found.ids[row] if found.ids else None,
-                "shard": number,
-                "offset": one.offset + offset,
-                "length": length,
-                "label": found.labels[row] if found.labels else None,
-                "group": found.groups[row] if found.groups else None,
-                "split": found.splits[row] if found.splits else None,
-                **facts,
-            }
-            for column, value in values.items():
-                columns[column].append(value)
-    return pa.table(columns, schema=packed.SCHEMA), tuple(skipped)
-
-
-def _key(found: Sources, row: int) -> str:
-    return shards.key_of(found.keys[row] if found.keys else row)
 
 
 def _indexed(
@@ -421,80 +315,13 @@ def _indexed_in_place(found: Sources, folder: Path, options: Options, plan: str,
     chunks = shards.planned(found.size_N, found.size_N, most=1 << 62)
     pieces = [Piece(number, 0, "") for number in range(len(chunks))]
     gathered, done = [], 0
-    packer = _Packer(found, options, chunks)
+    packer = Packer(found, options, chunks)
     for one in written(pieces, packer.make, processes=options.processes or usable_cpus()):
         gathered.append(one)
         done += chunks[one.piece.number].last - chunks[one.piece.number].first
         progress(done, len(found))
-    rows, skipped = _rows(gathered, found, number=0, in_place=True)
+    rows, skipped = index_rows(gathered, found, number=0, in_place=True)
     tar = found.place.resolve()
     name = tar.name if tar.parent == folder.resolve() else os.fspath(tar)
     about = About("", (Shard(name, tar.stat().st_size, ""),), skipped=skipped)
     return _indexed(folder, [(rows, about)], found, options, plan, kept=0)
-
-
-# --- one array -------------------------------------------------------------------------------------------------------
-
-
-class _Mixed(Exception):
-    """Not all images have one size and type."""
-
-
-def _one_array(found: Sources, folder: Path, options: Options, plan: str, progress: Progress) -> Outcome | None:
-    """Images of one small size as one array; None where they are not."""
-    part = folder / f".{packed.ARRAY}.part"
-    part.unlink(missing_ok=True)
-    chunks = shards.planned(np.zeros_like(found.size_N), found.size_N, most=1)
-    packer = _Packer(found, options, chunks, bare=True)
-    if not _first_is_tiny(packer, found):
-        return None
-    head = len(_npy_head((1, 1, 1, 1), "uint8"))
-    gathered, done, kinds = [], 0, set()
-    try:
-        pieces = [Piece(number, 0, os.fspath(part)) for number in range(len(chunks))]
-        for one in written(pieces, packer.make, processes=options.processes or usable_cpus(), begin=head):
-            gathered.append(one)
-            for _, *rest in one.facts:
-                if len(rest) == 3:
-                    kinds.add(tuple(rest[2][name] for name in ("height", "width", "channels", "dtype")))
-            if len(kinds) > 1:
-                raise _Mixed
-            done += chunks[one.piece.number].last - chunks[one.piece.number].first
-            progress(done, len(found))
-    except _Mixed:
-        part.unlink(missing_ok=True)
-        return None
-    rows, skipped = _rows(gathered, found, number=0)
-    height, width, channels, dtype = kinds.pop()
-    with open(part, "r+b") as file:
-        file.write(_npy_head((len(rows), height, width, channels), dtype))
-        file.flush()
-        os.fsync(file.fileno())
-    about = Shard(packed.ARRAY, part.stat().st_size, packed.xxh3_of(part))
-    part.replace(folder / packed.ARRAY)
-    atomic.sync(folder)
-    return _indexed(folder, [(rows, About("", (about,), skipped=skipped))], found, options, plan, kept=0, bare=True)
-
-
-def _first_is_tiny(packer: _Packer, found: Sources) -> bool:
-    for row in range(min(len(found), 16)):
-        if found.names[row].lower().endswith(".npy"):
-            return False
-        with suppress(DataError, OSError):
-            facts = packer.stored(row).facts
-            return max(facts["width"], facts["height"]) <= _TINY
-    return False
-
-
-def _npy_head(shape: tuple[int, ...], dtype: str) -> bytes:
-    """The beginning of an .npy file; NumPy leaves room in it, so it is as long for one row as for any number."""
-    file = io.BytesIO()
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-    return file.getvalue()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "no such file"
-    return str(error) if isinstance(error, DataError) else f"cannot be read: {error.args[-1] if error.args else error}"
