@@ -112,7 +112,8 @@ class Packed:
         self._open = _mapped if access == "mmap" else _descriptor
         self._shards: dict[int, Any] = {}
         where = _columns(folder / INDEX, ("shard", "offset", "length"))  # the rest is read when it is asked for
-        self._checked_N = np.zeros(len(where), bool)
+        # Shared with the processes that are forked from this one: each would look at every row again.
+        self._checked_N = np.frombuffer(mmap.mmap(-1, len(where) + 1), bool)
         self._shard_N, self._offset_N, self._length_N = (column.to_numpy() for column in where.columns)
 
     @cached_property
@@ -130,7 +131,8 @@ class Packed:
     def checked(self, row: int) -> memoryview | bytes:
         """The stored bytes of a row, not copied; raises DataError where they are not those that were packed.
 
-        Looked at the first time a process reads a row; a sum over all bytes every time would cost as much as a resize.
+        Looked at the first time a process, or one forked from it, reads a row; a sum over all bytes every time would
+        cost as much as a resize.
         """
         data = self._view(row)
         if self._checked_N[row]:

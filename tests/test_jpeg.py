@@ -1,6 +1,6 @@
 """Whichever library decodes a JPEG, the pixels are Pillow's to the bit, and so is what is wrong with a file.
 
-Our extension (native/instar_jpeg) is tested where it was built; that nothing is missed without it, everywhere.
+Our extension (native/instar_native) is tested where it was built; that nothing is missed without it, everywhere.
 """
 
 import io
@@ -16,14 +16,14 @@ from PIL import Image
 from instar import terminal
 from instar.engine import provenance
 from instar.readers import _images as images
-from instar.readers import _jpeg
+from instar.readers import _jpeg, _native
 from instar.readers import _pixels as pixels
 from instar.readers._images import BadImage
 from instar.readers._pixels import Form
 from instar.readers._views import View
 
-built = pytest.mark.skipif(_jpeg._ours() is None, reason="instar_jpeg is not built: pip install ./native/instar_jpeg")
-OTHERS = [pytest.param("instar_jpeg", marks=built), "simplejpeg"]
+built = pytest.mark.skipif(not _native.is_there(), reason="not built: pip install ./native/instar_native")
+OTHERS = [pytest.param("instar_native", marks=built), "simplejpeg"]
 OPTIONS = {
     "4:2:0": {"subsampling": "4:2:0"},
     "4:2:2": {"subsampling": "4:2:2"},
@@ -64,8 +64,8 @@ def seen_by_pillow(data: bytes, view: View, form: Form, *, choose=None) -> np.nd
 
 def use(monkeypatch, decoder: str) -> None:
     """Only this library is installed, beside Pillow."""
-    if decoder != "instar_jpeg":
-        monkeypatch.setattr(_jpeg, "_ours", lambda: None)
+    if decoder != "instar_native":
+        monkeypatch.setattr(_native, "_module", lambda: None)
     if decoder != "simplejpeg":
         monkeypatch.setattr(_jpeg, "_simplejpeg", lambda: None)
 
@@ -110,7 +110,7 @@ def test_any_box_at_any_scale_is_cut_out_of_the_whole(drawn):
     right, bottom = drawn.draw(st.integers(left + 1, width)), drawn.draw(st.integers(top + 1, height))
     frame_HWC = np.full((height, width, colours), 77, np.uint8)
     into_HWC = frame_HWC[top:bottom, left:right]
-    assert _jpeg.region(data, into_HWC, left=left, top=top, scale=scale)
+    assert _native.jpeg(data, into_HWC, (left, top, right, bottom), scale=scale, pytorch=True)
     np.testing.assert_array_equal(into_HWC, whole_HWC[top:bottom, left:right])
     frame_HWC[top:bottom, left:right] = 77
     assert (frame_HWC == 77).all()  # nothing is written beside the box
@@ -142,7 +142,7 @@ def test_whatever_the_bytes_are_our_decoder_says_what_pillow_says(drawn):
         return View((min(left, width - 1), min(top, height - 1), min(right, width), min(bottom, height)))
 
     with pytest.MonkeyPatch.context() as only:
-        use(only, "instar_jpeg")
+        use(only, "instar_native")
         ours = seen(bytes(data), view, form, choose=inside)
     np.testing.assert_array_equal(ours, seen_by_pillow(bytes(data), view, form, choose=inside))
 
@@ -194,8 +194,10 @@ def test_a_truncated_jpeg_has_its_reason_even_where_the_part_that_is_seen_is_the
         (np.zeros((4, 4, 3), np.uint8), (200, 0, 1), "not inside"),
         (np.zeros((4, 4, 3), np.uint8), (0, 148, 1), "not inside"),
         (np.zeros((4, 4, 3), np.uint8), (100, 0, 2), "not inside"),
-        (np.zeros((4, 4, 3), np.uint8), (-1, 0, 1), "must lie in an image"),
-        (np.zeros((4, 4, 3), np.uint8), (2**62, 0, 1), "must lie in an image"),
+        (np.zeros((4, 4, 3), np.uint8), (-1, 0, 1), "not inside"),
+        (np.zeros((4, 4, 3), np.uint8), (2**62, 0, 1), "not inside"),
+        (np.zeros((4, 4, 3), np.uint8), (float("nan"), 0, 1), "not inside"),
+        (np.zeros((4, 4, 3), np.uint8), (0.5, 0, 1), "not of whole pixels"),
         (np.zeros((4, 4, 3), np.uint8), (0, 0, 3), "scale must be"),
         (np.zeros((4, 4, 4), np.uint8), (0, 0, 1), "1 or 3"),
         (np.zeros((4, 4), np.uint8), (0, 0, 1), "rows x columns"),
@@ -210,12 +212,13 @@ def test_a_truncated_jpeg_has_its_reason_even_where_the_part_that_is_seen_is_the
     ],
 )
 def test_an_array_or_a_place_that_does_not_fit_is_refused(into, at, told):
-    ours = _jpeg._ours()
+    left, top, scale = at
+    asked = (jpeg(), into, (left, top, left + 4, top + 4), True, False, False, scale)
     if told is None:  # rows from the last to the first are as good as any
-        assert ours.region(jpeg(), into, *at) is None
+        assert _native._module().jpeg(*asked) is None
         return
     with pytest.raises((ValueError, BufferError), match=told):
-        ours.region(jpeg(), into, *at)
+        _native._module().jpeg(*asked)
 
 
 @built
@@ -224,35 +227,39 @@ def test_threads_decode_side_by_side_to_the_same_bits():
 
     def one(number: int) -> bytes:
         into_HWC = np.empty((90, 80, 3), np.uint8)
-        assert _jpeg.region(data[number % 8], into_HWC, left=33, top=21, scale=1)
+        assert _native.jpeg(data[number % 8], into_HWC, (33, 21, 113, 111), scale=1, pytorch=True)
         return into_HWC.tobytes()
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(one, range(64))) == [one(number) for number in range(64)]
 
 
-@pytest.mark.parametrize("wrong", ["pixels", "refusal"])
-def test_an_extension_that_gives_other_pixels_than_pillow_is_not_used(wrong):
-    def region(data, into_HWC, left, top, scale):
-        into_HWC[:] = 0
-        if wrong == "refusal":
-            raise ValueError("another libjpeg")
-
-    assert not _jpeg._agrees(SimpleNamespace(region=region))
+def missing(name):
+    raise ImportError("libjpeg.so.62: cannot open shared object file")
 
 
-def test_an_extension_that_cannot_be_loaded_here_is_done_without(monkeypatch):
-    _jpeg._ours.cache_clear()
-    monkeypatch.setattr(_jpeg.importlib.util, "find_spec", lambda name: name == "instar_jpeg" or None)
+def refusing(*arguments):
+    raise ValueError("another libjpeg")
 
-    def fails(name):
-        raise ImportError("libjpeg.so.62: cannot open shared object file")
 
-    monkeypatch.setattr(_jpeg.importlib, "import_module", fails)
+@pytest.mark.parametrize(
+    "load",
+    [
+        missing,
+        lambda name: SimpleNamespace(jpeg=lambda data, into_HWC, *how: into_HWC.fill(0)),
+        lambda name: SimpleNamespace(jpeg=refusing),
+    ],
+    ids=["cannot be loaded", "other pixels", "refuses all"],
+)
+def test_an_extension_that_is_no_good_here_is_done_without(monkeypatch, load):
+    _native._module.cache_clear()
+    monkeypatch.setattr(_native.importlib.util, "find_spec", lambda name: name == "instar_native" or None)
+    monkeypatch.setattr(_native.importlib, "import_module", load)
     try:
-        assert _jpeg._ours() is None
+        assert not _native.is_there()
+        assert not _native.table(b"1\n", np.empty((1, 1), np.float32))
     finally:
-        _jpeg._ours.cache_clear()
+        _native._module.cache_clear()
 
 
 def test_who_decodes_is_said_at_the_start_and_when_it_is_another_than_before(monkeypatch):
@@ -260,7 +267,7 @@ def test_who_decodes_is_said_at_the_start_and_when_it_is_another_than_before(mon
     decoded, notes = terminal._decoded({"jpegs": True})
     assert decoded == ["decoder Pillow"] and "instar[fast]" in notes[0]
     assert terminal._decoded({"jpegs": False}) == ([], [])
-    monkeypatch.setattr(_jpeg, "_ours", lambda: SimpleNamespace(library="libjpeg-turbo 9.9"))
-    assert terminal._decoded({"jpegs": True}) == (["decoder instar_jpeg (libjpeg-turbo 9.9)"], [])
+    monkeypatch.setattr(_native, "_module", lambda: SimpleNamespace(library="libjpeg-turbo 9.9"))
+    assert terminal._decoded({"jpegs": True}) == (["decoder instar_native (libjpeg-turbo 9.9)"], [])
     before, now = {"decoder": "Pillow", "packages": {}}, {"decoder": _jpeg.decoder(), "packages": {}}
-    assert provenance.changes(before, now) == {"decoder": ("Pillow", "instar_jpeg (libjpeg-turbo 9.9)")}
+    assert provenance.changes(before, now) == {"decoder": ("Pillow", "instar_native (libjpeg-turbo 9.9)")}

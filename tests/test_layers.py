@@ -51,7 +51,7 @@ DOORS = {
     "h5py": {"fields.py"},
     "mlperf_logging": {"engine/mllog.py"},
     "simplejpeg": {"readers/_jpeg.py"},
-    "instar_jpeg": {"readers/_jpeg.py"},
+    "instar_native": {"readers/_native.py"},
     "fsspec": {"remote.py"},
     "s3fs": set(),
     "onnx": {"exporters/onnx.py"},

@@ -1,36 +1,30 @@
-"""JPEG: which library decodes it here, and no more of it than a box where our own extension is installed.
+"""JPEG: which library decodes it here, and what an ordinary one says about itself.
 
-Three can, and all give the same bits: `instar_jpeg` (native/instar_jpeg, a box), simplejpeg (the whole, in half of
+Three can, and all give the same bits: `instar_native` (our own, no more than a box), simplejpeg (the whole, in half of
 Pillow's time) and Pillow, which reads whatever the others refuse and alone says what is wrong with a file. Why it is
-so: docs/decisions/jpeg.md.
+so: docs/decisions/native.md.
 """
 
 import importlib
 import importlib.util
-import io
 import struct
 from functools import cache
 from importlib import metadata
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from instar.readers import _native
 
 _SEGMENT, _FRAME = struct.Struct(">HH"), struct.Struct(">BHHB")  # marker and length; bits, height, width, values
 _MOST_HEADER = 4096  # bytes; ordinary ones have about 620
-_TRIAL = (17, 9, 83, 60)  # left, top, right, bottom of a box that begins and ends inside blocks
 
 
 def decoder() -> str:
     """The library that decodes ordinary JPEGs here, with what decides its pixels: its version."""
-    if (ours := _ours()) is not None:
-        return f"instar_jpeg ({ours.library})"
+    if _native.is_there():
+        return f"instar_native ({_native.library()})"
     return "Pillow" if _simplejpeg() is None else f"simplejpeg {metadata.version('simplejpeg')}"
-
-
-def by_region() -> bool:
-    """Whether a box can be decoded alone."""
-    return _ours() is not None
 
 
 def ordinary(data: bytes | memoryview) -> tuple[int, int, int] | None:
@@ -71,19 +65,6 @@ def _says_nothing_else(marker: int, content: bytes) -> bool:
     return marker in (0xFFC4, 0xFFDD, 0xFFFE)  # codes, restarts, a comment
 
 
-def region(data: bytes | memoryview, into_HWC: np.ndarray, *, left: int, top: int, scale: int) -> bool:
-    """Fill an array with the pixels from column `left` and row `top` on; False where that is not for our extension.
-
-    into_HWC   uint8 of 1 (brightness) or 3 values (RGB) a pixel, those of a row side by side
-    left, top  in the image made `scale` times smaller: 1, 2, 4 or 8
-    """
-    try:
-        _ours().region(data, into_HWC, left, top, scale)
-    except ValueError:  # Pillow decides whether it is broken, and says why
-        return False
-    return True
-
-
 def whole(data: bytes | memoryview) -> np.ndarray | None:
     """All pixels of a colour JPEG, H x W x 3, by simplejpeg; None where it is not installed, or not for this file."""
     jpeg = _simplejpeg()
@@ -96,35 +77,3 @@ def whole(data: bytes | memoryview) -> np.ndarray | None:
 @cache
 def _simplejpeg() -> Any:
     return importlib.import_module("simplejpeg") if importlib.util.find_spec("simplejpeg") else None
-
-
-@cache
-def _ours() -> Any:
-    """Our extension, where it is installed, can be loaded, and gives Pillow's bits on a trial; else None."""
-    if not importlib.util.find_spec("instar_jpeg"):
-        return None
-    try:
-        found = importlib.import_module("instar_jpeg")
-    except ImportError:  # built on a machine with another libjpeg-turbo than this one has
-        return None
-    return found if _agrees(found) else None
-
-
-def _agrees(found: Any) -> bool:
-    """Whether a box of a picture made here is what Pillow decodes, as it is and at half the scale."""
-    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).resize((180, 131), Image.Resampling.BILINEAR).save(file, "JPEG", quality=90)
-    left, top, right, bottom = _TRIAL
-    into_HWC = np.empty((bottom - top, right - left, 3), np.uint8)
-    for scale in (1, 2):
-        with Image.open(file) as image:
-            image.draft(None, (image.width // scale, image.height // scale))
-            expected_HWC = np.asarray(image)[top:bottom, left:right]
-        try:
-            found.region(file.getvalue(), into_HWC, left, top, scale)
-        except ValueError:
-            return False
-        if not np.array_equal(into_HWC, expected_HWC):
-            return False
-    return True

@@ -1,10 +1,10 @@
 """Pixels: an image file to uint8 rows x columns x channels, doing as little as the view needs.
 
 The view is chosen from the size in the header. A JPEG is then decoded at the largest DCT scale that still has a pixel
-for every pixel wanted (training only), and where `_jpeg` can, no more of it than the view's box. One antialiased
-bilinear `resize` takes the view's float box from what was decoded (PyTorch's where the box is whole pixels, Pillow's
-elsewhere). Whatever else an image needs - turning it upright, compositing, another colour mode - happens to the small
-result, or to the part under the box where that would change the numbers.
+for every pixel wanted (training only). One antialiased bilinear `resize` takes the view's float box from what was
+decoded (PyTorch's where the box is whole pixels, Pillow's elsewhere). Where our extension is installed it does both, to
+their bits, and decodes no more than the box. Whatever else an image needs - turning it upright, compositing, another
+colour mode - happens to the small result, or to the part under the box where that would change the numbers.
 
 What each kind of file becomes:
   EXIF orientation      turned upright; a view's box is in the upright image
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-from instar.readers import _jpeg
+from instar.readers import _jpeg, _native
 from instar.readers._images import (
     MOST_PIXELS,
     TURN,
@@ -44,6 +44,7 @@ from instar.readers._varying import colour, vary
 from instar.readers._views import Box, View
 
 _WORTH_IT = 64  # pixels a side from which another library's start pays
+_GAP = 2.0  # times as many pixels as wanted that averaging in blocks leaves for the filter
 
 Show = Callable[[np.ndarray | None], np.ndarray]  # puts a view into an array, or gives a new one
 
@@ -147,27 +148,35 @@ def _of_jpeg(
     """
     scale = 1 if view.exact else _scale(box, form)
     box = _scaled(box, scale)
-    left, top, right, bottom = map(int, box)
     colours = 1 if size[2] == 1 else form.channels
     quick = colours == form.channels and orientation not in TURN and _is_quick(box, view, form)
-    if not _jpeg.by_region():
-        whole = _jpeg.whole(data) if scale == 1 and size[2] == colours == 3 else None
-        if whole is None or quick:
-            return None if whole is None else _varied(whole[top:bottom, left:right], view, form, into_HWC)
-        return _shown(Image.fromarray(whole), box, view, form, orientation)
-    if quick:
-        cut_1HWC = np.empty((1, bottom - top, right - left, colours), np.uint8)
-        filled = _jpeg.region(data, cut_1HWC[0], left=left, top=top, scale=scale)
-        return _resized(cut_1HWC, view, form, into_HWC) if filled else None
-    # Pillow resizes: in an image of full size, so that its sums are the same, of which only what it reads is filled.
-    width, height = -(-size[0] // scale), -(-size[1] // scale)
-    left, top, right, bottom = _reach(box, form.size, width, height)
-    cut = np.empty((bottom - top, right - left, colours), np.uint8)
-    if not _jpeg.region(data, cut, left=left, top=top, scale=scale):
+    if _native.is_there():
+        width, height = -(-size[0] // scale), -(-size[1] // scale)
+        if quick or _in_one_pass(box, view, form, width=width, height=height):
+            fill = partial(_native.jpeg, data, box=box, scale=scale, pytorch=quick)
+            return _filled(fill, view, form, into_HWC, colours=colours, orientation=orientation)
+        part = _in_a_whole(data, box, scale, form, width=width, height=height, colours=colours)
+        return None if part is None else _shown(part, box, view, form, orientation)
+    whole = _jpeg.whole(data) if scale == 1 and size[2] == colours == 3 else None
+    if whole is None:
         return None
-    part = Image.new("L" if colours == 1 else "RGB", (width, height))
-    part.paste(Image.fromarray(cut[..., 0] if colours == 1 else cut), (left, top))
-    return _shown(part, box, view, form, orientation)
+    if quick:
+        left, top, right, bottom = map(int, box)
+        return _resized(whole[top:bottom, left:right], view, form, into_HWC)
+    return _shown(Image.fromarray(whole), box, view, form, orientation)
+
+
+def _in_a_whole(
+    data: bytes | memoryview, box: Box, scale: int, form: Form, *, width: int, height: int, colours: int
+) -> Image.Image | None:
+    """An image of full size, so that Pillow's sums are the same, of which only what it reads for the box is filled."""
+    left, top, right, bottom = reach = _reach(box, form.size, width, height)
+    cut_HWC = np.empty((bottom - top, right - left, colours), np.uint8)
+    if not _native.jpeg(data, cut_HWC, reach, scale=scale, pytorch=True):
+        return None
+    whole = Image.new("L" if colours == 1 else "RGB", (width, height))
+    whole.paste(_image(cut_HWC), (left, top))
+    return whole
 
 
 def viewed_array(
@@ -192,11 +201,57 @@ def _array_shown(array: np.ndarray, view: View, form: Form, into_HWC: np.ndarray
         if array.dtype == np.uint8 and colours == form.channels and _is_quick(view.box, view, form):
             left, top, right, bottom = map(int, view.box)
             cut = array[top:bottom, left:right].reshape(bottom - top, right - left, colours)
-            return _varied(cut, view, form, into_HWC)
+            return _resized(cut, view, form, into_HWC)
         left, top, right, bottom = _reach(view.box, form.size, width, height)
         box = (view.box[0] - left, view.box[1] - top, view.box[2] - left, view.box[3] - top)
-        part, box = _under_box(of_array(array[top:bottom, left:right]), box, form, exact=view.exact)
+        cut = array[top:bottom, left:right]
+        own = array.dtype == np.uint8 and colours in (1, 3)
+        if own and _in_one_pass(box, view, form, width=right - left, height=bottom - top):
+            fill = partial(_native.array, cut.reshape(*cut.shape[:2], colours), box=box, pytorch=False)
+            filled = _filled(fill, view, form, into_HWC, colours=colours)
+            if filled is not None:
+                return filled
+        part, box = _under_box(of_array(cut), box, form, exact=view.exact)
         return _shown(part, box, view, form, 1)
+
+
+def _in_one_pass(box: Box, view: View, form: Form, *, width: int, height: int) -> bool:
+    """Whether Pillow resizes the box of an image of this size without averaging before, and first across.
+
+    Since version 13 it begins with the rows where the height of the whole image shrinks much more than its width.
+    """
+    averages = not view.exact and max(box[2] - box[0], box[3] - box[1]) >= 2 * _GAP * form.size
+    return not averages and height - form.size <= 2 * (width - form.size)
+
+
+def _filled(
+    fill: Callable[..., bool],
+    view: View,
+    form: Form,
+    into_HWC: np.ndarray | None,
+    *,
+    colours: int,
+    orientation: int = 1,
+) -> np.ndarray | None:
+    """What `fill` puts into an array of the form's size, and then all else that the view asks for; None if it cannot.
+
+    fill      also mirrors, if it is asked to, and where nothing else is to be done it fills the place in the batch
+    colours   values a pixel of what it fills: 1 or 3
+    """
+    more = _more(view) or colours != form.channels or orientation in TURN
+    small = np.empty((form.size, form.size, colours), np.uint8) if into_HWC is None or more else into_HWC
+    if not fill(small, mirrored=view.hflip and not more, upside_down=view.vflip and not more):
+        return None
+    return _finished_and_varied(_image(small), view, form, orientation) if more else small
+
+
+def _more(view: View) -> bool:
+    """Whether a view asks for more than to be mirrored."""
+    return bool(view.colour or view.corners or view.angle) or view.offset != (0, 0) or view.shift != (0, 0)
+
+
+def _image(small_HWC: np.ndarray) -> Image.Image:
+    return Image.fromarray(small_HWC if small_HWC.shape[2] == 3 else small_HWC[..., 0])
 
 
 def _shown(part: Image.Image, box: Box, view: View, form: Form, orientation: int) -> np.ndarray:
@@ -204,10 +259,14 @@ def _shown(part: Image.Image, box: Box, view: View, form: Form, orientation: int
     own_mode = part.mode == ("L" if form.channels == 1 else "RGB")
     if own_mode and orientation not in TURN and _is_quick(box, view, form):
         cut = np.array(part.crop(box))
-        return _varied(cut.reshape(*cut.shape[:2], form.channels), view, form)
+        return _resized(cut.reshape(*cut.shape[:2], form.channels), view, form)
     # Where more than 4 pixels become one, they are first averaged in whole blocks.
-    gap = None if view.exact else 2.0
+    gap = None if view.exact else _GAP
     small = part.resize((form.size, form.size), Image.Resampling.BILINEAR, box, reducing_gap=gap)
+    return _finished_and_varied(small, view, form, orientation)
+
+
+def _finished_and_varied(small: Image.Image, view: View, form: Form, orientation: int = 1) -> np.ndarray:
     small = _finished(small, form)
     if orientation in TURN:
         small = small.transpose(TURN[orientation])
@@ -259,26 +318,29 @@ def _is_quick(box: Box, view: View, form: Form) -> bool:
     return not view.exact and whole and larger and not width == height == form.size
 
 
-def _varied(cut_HWC: np.ndarray, view: View, form: Form, into_HWC: np.ndarray | None = None) -> np.ndarray:
-    """As `_resized`, of a part of an array."""
-    return _resized(cut_HWC[None].copy(), view, form, into_HWC)
+def _resized(cut_HWC: np.ndarray, view: View, form: Form, into_HWC: np.ndarray | None = None) -> np.ndarray:
+    """A part of an array, uint8 of the form's channels, at the form's size and with all else its view asks for.
 
-
-def _resized(cut_1HWC: np.ndarray, view: View, form: Form, into_HWC: np.ndarray | None = None) -> np.ndarray:
-    """What lies under a box, uint8 of the form's channels, at the form's size and with all else its view asks for.
-
-    cut_1HWC   in one piece and a batch of one from the start, or PyTorch would lay the result out by channels
     into_HWC   where it is put, unless more is asked for than its being mirrored; a new array without
     """
+    height, width = cut_HWC.shape[:2]
+    fill = partial(_native.array, cut_HWC, box=(0, 0, width, height), pytorch=True)
+    filled = _filled(fill, view, form, into_HWC, colours=form.channels)
+    if filled is None:
+        filled = _filled(partial(_by_pytorch, cut_HWC), view, form, into_HWC, colours=form.channels)
+    assert filled is not None, "PyTorch resizes whatever there is"
+    return filled
+
+
+def _by_pytorch(cut_HWC: np.ndarray, into_HWC: np.ndarray, *, mirrored: bool, upside_down: bool) -> bool:
     import torch  # only those who read images for a training wait for it
 
-    more = view.colour or view.corners or view.angle or view.offset != (0, 0) or view.shift != (0, 0)
-    mirrored = [axis for axis, asked in ((2, view.vflip), (3, view.hflip)) if asked and not more]
-    shape = (form.size, form.size, form.channels)
-    result_HWC = np.empty(shape, np.uint8) if into_HWC is None or more else into_HWC
+    # In one piece and a batch of one from the start, or PyTorch would lay the result out by channels.
+    cut_1HWC = cut_HWC[None].copy()
+    turned = [axis for axis, asked in ((2, upside_down), (3, mirrored)) if asked]
     whence, place = (
         torch.from_numpy(array).permute(0, 3, 1, 2)
-        for array in (cut_1HWC, np.empty((1, *shape), np.uint8) if mirrored else result_HWC[None])
+        for array in (cut_1HWC, np.empty((1, *into_HWC.shape), np.uint8) if turned else into_HWC[None])
     )
     # What torch.nn.functional.interpolate(mode="bilinear", antialias=True) calls, which cannot be told where to put it.
     resize = torch.ops.aten._upsample_bilinear2d_aa.out
@@ -286,16 +348,13 @@ def _resized(cut_1HWC: np.ndarray, view: View, form: Form, into_HWC: np.ndarray 
     if threads > 1:  # without workers; on a busy machine threads that share 0.2 ms of work wait 10 for each other
         torch.set_num_threads(1)
     try:
-        resize(whence, shape[:2], False, out=place)
+        resize(whence, into_HWC.shape[:2], False, out=place)
     finally:
         if threads > 1:
             torch.set_num_threads(threads)
-    if more:
-        image = Image.fromarray(result_HWC if form.channels == 3 else result_HWC[..., 0])
-        return np.asarray(vary(image, view, form.fill)).reshape(shape)
-    if mirrored:  # ten times as fast as NumPy's slice, which copies three bytes at a time
-        result_HWC[...] = place.flip(mirrored)[0].permute(1, 2, 0).numpy()
-    return result_HWC
+    if turned:  # ten times as fast as NumPy's slice, which copies three bytes at a time
+        into_HWC[...] = place.flip(turned)[0].permute(1, 2, 0).numpy()
+    return True
 
 
 def _stored(box: Box, orientation: int, size: tuple[int, int]) -> Box:

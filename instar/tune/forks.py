@@ -28,7 +28,7 @@ _LATER = (
     "instar.cli._brought", "instar.cli.train", "instar.engine.tracking.followers", "instar.prepare", "instar.train",
     "instar.readers._masks", "instar.readers._packed", "instar.readers._patience", "encodings.utf_8_sig",
     "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin",
-    "instar_jpeg", "pandas", "pyarrow.dataset", "pyarrow.pandas_compat", "torch._dynamo",
+    "instar_native", "pandas", "pyarrow.dataset", "pyarrow.pandas_compat", "torch._dynamo",
 )  # fmt: skip
 # Which files of their own some kinds use.
 _OF_KINDS = {
