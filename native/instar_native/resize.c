@@ -27,6 +27,8 @@ typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 #else
 #define FOR_EVERY_PROCESSOR
 #endif
+/* What is not put into such a function is compiled for the oldest processor alone. */
+#define PART_OF_IT static inline __attribute__((always_inline))
 #ifdef __clang__
 #define INTERLEAVED(one, other, ...) __builtin_shufflevector(one, other, __VA_ARGS__)
 #else
@@ -45,8 +47,8 @@ typedef uint8_t Bytes __attribute__((vector_size(LANES)));
     break
 
 /* Of `num` neighbours: `of` inputs, each `step` bytes after the one before, times their weights. */
-static inline void mix(unsigned char *restrict into, const unsigned char *restrict at, size_t step,
-                       const int32_t *restrict weight, size_t of, int bits, size_t num)
+PART_OF_IT void mix(unsigned char *restrict into, const unsigned char *restrict at, size_t step,
+                    const int32_t *restrict weight, size_t of, int bits, size_t num)
 {
     switch (of) {
         SUM_OF(case 1, 1);
