@@ -222,7 +222,7 @@ def _ask_about_length(run: Run, experiment: Experiment, before: Plan, plan: Plan
         before=before.total_samples,
         now=plan.progress(standing["samples"]),
         factor=_factor(experiment),
-        decay=_decay(experiment),
+        decay=optimise.moving_decay(experiment.optim, experiment.schedule),
         history=standing["history"],
         previous=standing["rate_policy"],
     )
@@ -290,13 +290,6 @@ def _adopt_policy(training: Training) -> None:
     chosen = [event["policy"] for event in training.run.events() if event["event"] == "rate_policy"]
     if chosen:
         training.standing.rate_policy = chosen[-1]
-
-
-def _decay(experiment: Experiment) -> Callable[[Progress], float] | None:
-    """The weight decay of an experiment where it moves: progress -> what it is."""
-    if experiment.schedule.decay_to is None:
-        return None
-    return partial(optimise.decay, experiment.optim, experiment.schedule)
 
 
 def _factor(experiment: Experiment) -> Callable[[Progress, Sequence[float]], float]:

@@ -431,6 +431,7 @@ def test_comparing_tells_what_may_be_chance():
     lines = compare.lines([row, other], "test")
     assert "90.0 %" in lines[1] and "+1.0 [-1.0, +3.0], may be chance" in lines[1] and "11 000 000" in lines[1]
     assert lines[-2:] == ["a -> b", "  optim.lr: 1 -> 2"]
+    assert "  equal  " in compare.lines([row, {**other, "ahead": (0.0, 0.0, -0.0)}], "test")[1]
 
 
 def test_a_run_is_not_compared_with_itself(runs, capsys):

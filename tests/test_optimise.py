@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from instar import plugins
-from instar.engine.optimise import Ema, Optimise, doubts, groups, rate, set_decay, set_rate
+from instar.engine.optimise import Ema, Optimise, doubts, groups, moving_decay, rate, set_decay, set_rate
 from instar.plan import Progress
 
 
@@ -97,9 +97,10 @@ def test_weight_decay_moves_along_half_a_cosine_where_there_is_any():
     optim, schedule = settings_of("optimizers", "adamw", weight_decay=0.04), settings_of("schedules", "constant")
     optimizer, moving = Optimise(network(), optim).optimizer, schedule.model_copy(update={"decay_to": 0.4})
     theirs = 0.4 + 0.5 * (0.04 - 0.4) * (1 + np.cos(np.pi * np.arange(100) / 100))
-    assert [set_decay(optimizer, optim, moving, at(10 * step)) for step in range(100)] == pytest.approx(list(theirs))
+    decay = moving_decay(optim, moving)
+    assert [set_decay(optimizer, decay(at(10 * step))) for step in range(100)] == pytest.approx(list(theirs))
     assert [group["weight_decay"] for group in optimizer.param_groups] == [pytest.approx(theirs[-1]), 0.0]
-    assert set_decay(optimizer, optim, schedule, at(500)) == 0.04
+    assert moving_decay(optim, schedule) is None
 
 
 def test_a_milestone_or_a_warm_up_beyond_the_end_is_doubted():

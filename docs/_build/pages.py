@@ -45,7 +45,7 @@ def on_config(config: Any) -> Any:
     how_to = sorted((ROOT / "docs" / "how-to").glob("*.md"))
     config.nav = [
         {"Instar": "index.md"},
-        {"Tutorials": [*(f"{file.stem}.md" for file in sorted((ROOT / "docs").glob("tutorial*.md"))), *_notebooks()]},
+        {"Tutorials": [*_tutorials(), *_notebooks()]},
         {"How to": [f"how-to/{file.name}" for file in how_to if file.stem not in CLUSTERS]},
         {"Clusters": [f"how-to/{file.name}" for file in how_to if file.stem in CLUSTERS]},
         {"Recipes": sorted(page for page in OUTSIDE.values() if page.startswith("recipes/"))},
@@ -207,6 +207,12 @@ PYTHON = {
     "A run": ["instar.run.Run"],
     "What can go wrong": ["instar.errors"],
 }
+
+
+def _tutorials() -> list[str]:
+    """The first one first."""
+    found = sorted(file.name for file in (ROOT / "docs").glob("tutorial*.md"))
+    return sorted(found, key=lambda name: "first" not in name)
 
 
 def _notebooks() -> list[str]:

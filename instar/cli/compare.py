@@ -111,6 +111,8 @@ def _cells(row: dict[str, Any], after: dict[str, Any] | None) -> tuple[str, ...]
 
 def _lead(behind: Sequence[float]) -> str:
     """How far the next run is behind, in points of a per cent, with the interval of the difference on the same rows."""
+    if not any(behind):
+        return "equal"
     less, low, high = (-100 * value for value in behind)
     sure = "" if min(low, high) > 0 or max(low, high) < 0 else ", may be chance"
     return f"{less:+.1f} [{min(low, high):+.1f}, {max(low, high):+.1f}]{sure}"

@@ -104,10 +104,11 @@ def assemble(
         history = standing.history if mode == "max" else [-value for value in standing.history]
         optimizer, optim, schedule = optimise.optimizer, experiment.optim, experiment.schedule
         rate = optimising.set_rate(optimizer, optim, schedule, seen, history, scale=standing.rate_scale)
-        if schedule.decay_to is None:
+        if decay is None:
             return {"lr": rate}
-        return {"lr": rate, "weight_decay": optimising.set_decay(optimizer, optim, schedule, seen)}
+        return {"lr": rate, "weight_decay": optimising.set_decay(optimizer, decay(seen))}
 
+    decay = optimising.moving_decay(experiment.optim, experiment.schedule)
     task = plugins.load("tasks", experiment.task.kind)
     mode = settings.mode or task.MODE
     checkpoints = None

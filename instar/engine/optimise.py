@@ -13,7 +13,7 @@ from instar import plugins
 from instar.engine.ema import Ema
 from instar.plan import Progress
 
-__all__ = ["Ema", "Optimise", "build", "decay", "doubts", "groups", "rate", "set_decay", "set_rate"]
+__all__ = ["Ema", "Optimise", "build", "doubts", "groups", "moving_decay", "rate", "set_decay", "set_rate"]
 
 
 def groups(module: nn.Module, settings: Any) -> list[dict[str, Any]]:
@@ -124,18 +124,19 @@ def set_rate(
     return now
 
 
-def decay(settings: Any, schedule: Any, progress: Progress) -> float:
-    """The weight decay of the step at `progress`: half a cosine to `schedule.decay_to`, without warm-up.
+def moving_decay(settings: Any, schedule: Any) -> Callable[[Progress], float] | None:
+    """The weight decay of the step at a progress: half a cosine to `schedule.decay_to`; None where it stands still.
 
-    Caron et al. 2021, https://arxiv.org/abs/2104.14294, appendix D; `cosine_scheduler` of the original.
+    Without warm-up: Caron et al. 2021, https://arxiv.org/abs/2104.14294, appendix D; their `cosine_scheduler`.
     """
     begin, end = settings.weight_decay, schedule.decay_to
-    return begin if end is None else end + (begin - end) * (1 + math.cos(math.pi * min(1.0, progress.share))) / 2
+    if end is None:
+        return None
+    return lambda progress: end + (begin - end) * (1 + math.cos(math.pi * min(1.0, progress.share))) / 2
 
 
-def set_decay(optimizer: Optimizer, settings: Any, schedule: Any, progress: Progress) -> float:
-    """Put the weight decay of the step at `progress` into the groups that have one, and give it back."""
-    now = decay(settings, schedule, progress)
+def set_decay(optimizer: Optimizer, now: float) -> float:
+    """Put a weight decay into the groups that have one, and give it back."""
     for group in optimizer.param_groups:
         if group["weight_decay"]:  # never 0 where it moves: the recipe makes sure of both its ends
             group["weight_decay"] = now
