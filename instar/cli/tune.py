@@ -125,7 +125,15 @@ def _over_nodes(words: Words, asked: Asked) -> int:
     line = [word for word in words.line if not word.startswith(("engine=", "study="))]
     clock = deadline.Clock(machine.walltime.seconds if machine.walltime else None)
     study = asked.study.path.absolute()
-    over_nodes.lead(asked.study, [*line, f"study={study}"], place=here, device=machine.device, clock=clock)
+    hushed = bool({"json", "quiet"} & words.flags)
+    over_nodes.lead(
+        asked.study,
+        [*line, f"study={study}"],
+        place=here,
+        device=machine.device,
+        clock=clock,
+        told=(lambda text: None) if hushed else (lambda text: terminal.say(f"ray      {formats.one_line(text)}")),
+    )
     summary = asked.study.summary()
     lines = [json.dumps({"state": "done", **summary})] if "json" in words else ending(asked.study, "done", summary)
     terminal.say("\n".join(lines))

@@ -3,8 +3,8 @@
 What is searched, and who runs which trial, is decided as everywhere by the journal and the claims; Ray only knows the
 nodes. So a study may go on with it or without it. The only door to Ray.
 
-Ray listens to the network: it is bound to the address that the other nodes reach, asks for a token that only this user
-can read, and has no dashboard and no usage statistics.
+On one machine Ray listens to 127.0.0.1 only. Over several, Ray 2.60 listens at every address of each, whatever it is
+told; so it asks for a token that only this user can read. It has no dashboard and no usage statistics.
 """
 
 import json
@@ -15,15 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from instar.engine import deadline
 from instar.engine.loading.cores import usable_cpus
 from instar.engine.ranks import addresses, exits, launch
 from instar.engine.ranks.place import Place
-from instar.errors import AGAIN, DONE, Again, RunError
+from instar.errors import AGAIN, Again, RunError
 from instar.study import Study
 
 _JOINING_SECONDS = 180.0
@@ -31,18 +32,45 @@ _TURN_SECONDS = 0.5
 _STORE_BYTES = 100_000_000  # nothing is kept in it; by default it takes a third of the memory
 
 
-def lead(study: Study, line: Sequence[str], *, place: Place, device: str, clock: deadline.Clock) -> None:
+def lead(
+    study: Study,
+    line: Sequence[str],
+    *,
+    place: Place,
+    device: str,
+    clock: deadline.Clock,
+    told: Callable[[str], None] = lambda text: None,
+) -> None:
     """Start Ray over as many nodes as there are processes of this launch, and a worker on each; wait for all to end.
 
     line   words of the command of a worker
-    Raises Again where the search was told to stop and every worker has saved, RunError where nodes do not join or a
-    worker fails.
+    told   told when all nodes have joined, and where their workers write
+    Raises Again where the search was told to stop and every worker has saved, or one was lost with a trial of it,
+    RunError where nodes do not join or a worker fails.
     """
-    token = secrets.token_hex(32)
     study.path.mkdir(parents=True, exist_ok=True)
-    meeting, halt = _meeting(study), study.path / f".halt-{secrets.token_hex(8)}"
+    halt = study.path / f".halt-{secrets.token_hex(8)}"
+    with _cluster(study, place=place, device=device):
+        waiting = _workers(study, [*line, f"halt={halt}"])
+        told(f"{len(waiting)} node{'s' if len(waiting) > 1 else ''} joined; see {study.path / 'workers'}/ray-*.txt")
+        try:
+            codes, why = _waited_for(waiting, clock=clock, halt=halt)
+        finally:
+            halt.unlink(missing_ok=True)
+    if why or AGAIN in codes:
+        raise Again(why or "a worker was told to stop")
+    if None in codes and study.status()["state"] != "done":
+        raise Again("a worker was lost, and its trial with it")
+    if failed := [code for code in codes if code]:
+        raise RunError(f"{len(failed)} of {len(codes)} workers ended with {failed[0]}; see {study.path}/workers")
+
+
+@contextmanager
+def _cluster(study: Study, *, place: Place, device: str) -> Iterator[None]:
+    """Inside, Ray is up on this node, and all others of this launch have joined."""
+    token, meeting, alone = secrets.token_hex(32), _meeting(study), place.world == 1
     meeting.unlink(missing_ok=True)
-    with _surroundings(token), tempfile.TemporaryDirectory(prefix="ray-") as folder:
+    with _surroundings(token, alone=alone), tempfile.TemporaryDirectory(prefix="ray-") as folder:
         import ray
 
         with _unheard():
@@ -53,37 +81,48 @@ def lead(study: Study, line: Sequence[str], *, place: Place, device: str, clock:
                 log_to_driver=False,
                 configure_logging=False,
                 object_store_memory=_STORE_BYTES,
-                _node_ip_address=_address(alone=place.world == 1),
+                _node_ip_address=_address(alone=alone),
                 _temp_dir=folder,
             )
         try:
-            address = str(started.address_info["gcs_address"])  # type: ignore[attr-defined]
-            _publish(meeting, {"address": address, "token": token})
+            if not alone:
+                address = str(started.address_info["gcs_address"])  # type: ignore[attr-defined]
+                _publish(meeting, {"address": address, "token": token})
             _await_nodes(place.world)
-            # A worker leaves when it is told to; a node that is lost is no reason to run its work a second time.
-            worker = ray.remote(max_retries=0)(_work)
-            nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-            waiting = [
-                worker.options(
-                    num_cpus=0,
-                    scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False),
-                ).remote([*line, f"halt={halt}"], str(study.path / "workers" / f"ray-{number}.txt"), os.environ["PATH"])
-                for number, node in enumerate(nodes)
-            ]
-            codes, why = [], ""
-            while waiting:
-                ended, waiting = ray.wait(waiting, timeout=_TURN_SECONDS)
-                codes += [_code(one) for one in ended]
-                if not why and (why := deadline.reason(clock) or ""):
-                    halt.touch()
+            yield
         finally:
             meeting.unlink(missing_ok=True)
-            halt.unlink(missing_ok=True)
             ray.shutdown()
-    if why or AGAIN in codes:
-        raise Again(why or "a worker was told to stop")
-    if failed := [code for code in codes if code != DONE]:
-        raise RunError(f"{len(failed)} of {len(codes)} workers ended with {failed[0]}; see {study.path}/workers")
+
+
+def _workers(study: Study, line: Sequence[str]) -> list[Any]:
+    """Begin one worker on each node; returns what Ray knows them by."""
+    import ray
+
+    # A worker leaves when it is told to; a node that is lost is no reason to run its work a second time.
+    worker = ray.remote(max_retries=0)(_work)
+    there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    return [
+        worker.options(num_cpus=0, scheduling_strategy=there(node, soft=False)).remote(
+            list(line), str(study.path / "workers" / f"ray-{number}.txt"), os.environ["PATH"]
+        )
+        for number, node in enumerate(nodes)
+    ]
+
+
+def _waited_for(waiting: list[Any], *, clock: deadline.Clock, halt: Path) -> tuple[list[int | None], str]:
+    """How all workers left, and why they were told to stop; empty where they were not."""
+    import ray
+
+    codes: list[int | None] = []
+    why = ""
+    while waiting:
+        ended, waiting = ray.wait(waiting, timeout=_TURN_SECONDS)
+        codes += [_code(one) for one in ended]
+        if not why and (why := deadline.reason(clock) or ""):
+            halt.touch()
+    return codes, why
 
 
 def join(study: Study, *, device: str) -> None:
@@ -94,7 +133,7 @@ def join(study: Study, *, device: str) -> None:
             raise Again("the first node did not come up")
         time.sleep(_TURN_SECONDS)
     with (
-        _surroundings(found["token"]),
+        _surroundings(found["token"], alone=False),
         tempfile.TemporaryDirectory(prefix="ray-") as folder,
         _unheard(),
         exits.nothing_left(),  # Ray's agents outlive their node by minutes
@@ -119,14 +158,15 @@ def _work(line: list[str], log: str, path: str) -> int:
         ).returncode
 
 
-def _code(ended: object) -> int:
-    """How a worker left; of one whose node was lost nothing is known, and the others take over its trials."""
+def _code(ended: object) -> int | None:
+    """How a worker left; None where it or its node was lost, and the others may have taken over its trials."""
     import ray
 
     try:
-        return int(ray.get(ended))  # type: ignore[call-overload]
+        code = int(ray.get(ended))  # type: ignore[call-overload]
     except ray.exceptions.RayError:
-        return DONE
+        return None
+    return None if code < 0 else code  # killed
 
 
 def _await_nodes(number: int) -> None:
@@ -175,9 +215,11 @@ def _read(file: Path) -> dict[str, str] | None:
 
 
 @contextmanager
-def _surroundings(token: str) -> Iterator[None]:
+def _surroundings(token: str, *, alone: bool) -> Iterator[None]:
     """What Ray reads from the environment when it starts; put back afterwards."""
     wanted = {
+        # Its way to say 127.0.0.1: the address itself, if that is given, it takes for one that others can reach.
+        **({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if alone else {}),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,

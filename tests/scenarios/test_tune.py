@@ -13,77 +13,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from instar.study import Study
+from tests.fakes import searches
 from tests.fakes.images import folder_of_images
-from tests.fakes.processes import NOT_OURS, ROOT
+from tests.fakes.processes import ROOT
+from tests.fakes.searches import HOW, RECIPE, SPACE, orphans, searched, started, trials, until
 
 pytestmark = pytest.mark.scenario
 REAL = Path(os.environ["INSTAR_IMAGES"]).absolute() if "INSTAR_IMAGES" in os.environ else None
-RECIPE = """\
-seed: 3
-data: {root: "IMAGES", split: {test: 0.1, val: 0.2}}
-model: {kind: resnet9, width: 4}
-augment: {kind: standard, size: 8}
-optim: {kind: adamw, lr: 0.003}
-train: {epochs: 4, batch: 16, every: 16 samples}
-"""
-SPACE = (
-    "optim.lr=loguniform(1e-5,1e-1)",
-    "task.balance=choice(none,oversample)",
-    "optim.weight_decay=loguniform(1e-6,1e-1)",
-)
-HOW = ("samples=8", "startup=3", "workers=0", "device=cpu", "parallel=1")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("it's $(home)")
-    images = folder / "some 'images'"
-    if REAL is None:
-        folder_of_images(images, classes=3, each=40)
-    else:
-        images.symlink_to(REAL)
-    (folder / "recipe.yaml").write_text(RECIPE.replace("IMAGES", str(images)))
-    return folder
-
-
-def started(home: Path, *words: str, **environ: str) -> subprocess.Popen:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "instar", "tune", *words],
-        cwd=home,
-        env={**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def searched(home: Path, *words: str, code: int = 0, **environ: str) -> str:
-    process = started(home, *words, **environ)
-    said, _ = process.communicate(timeout=900)
-    assert process.returncode == code, said
-    return said
-
-
-def until(true: Callable[[], object], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.05)
-
-
-def trials(home: Path, name: str) -> list[dict]:
-    """All that a study found, without times and hosts."""
-    kept = ("trial", "state", "value", "settings", "curve", "reason")
-    found = Study(home / "runs" / name).summary()["trials"]
-    return [{key: one.get(key) for key in kept} for one in found]
+    return searches.home(tmp_path_factory.mktemp("it's $(home)"), images=REAL)
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +39,6 @@ def whole(home) -> list[dict]:
     said = searched(home, "recipe.yaml", *SPACE, *HOW, "study=whole")
     assert "trials   8 of 8" in said and "look     runs/whole/report.html" in said
     return trials(home, "whole")
-
-
-def orphans(home: Path) -> list[str]:
-    """Command lines of processes that work in this home."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and str(home) in str((entry / "cwd").readlink()):
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found
 
 
 def test_killed_at_five_random_moments_a_search_ends_with_the_same_trials_and_the_same_best(home, whole):
