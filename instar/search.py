@@ -61,17 +61,22 @@ class Budget:
         )
 
 
-class Effort(Settings):
-    """How much is done at this start, and with what; a study that goes on may be given more."""
+class Amount(Settings):
+    """How much is done: the part of a start that a recipe may say, too."""
 
     samples: Positive | None = None
     """Trials in all; null for every point of a grid, or 16."""
     budget: Budget | None = None
     """Hours of GPUs or cores in all, such as 64gpuh; no trial begins beyond it."""
-    time: Time | None = None
-    """How long this start goes on beginning trials."""
     limit: Time | None = None
     """How long one trial may take; then it has failed."""
+
+
+class Effort(Amount):
+    """How much is done at this start, and with what; a study that goes on may be given more."""
+
+    time: Time | None = None
+    """How long this start goes on beginning trials."""
     parallel: Positive | Literal["auto"] = "auto"
     """Trials at the same time; auto for as many as the GPUs here have room for, or one."""
     share: Positive = 1
@@ -82,14 +87,8 @@ class Effort(Settings):
     """A run whose settings are tried first, or a study whose results are known beforehand."""
 
 
-class InRecipe(Search):
+class InRecipe(Amount, Search):
     """How `instar tune` searches the recipe's `space`; the command line may say otherwise. Training leaves it aside."""
 
-    samples: Positive | None = None
-    """Trials in all; null for every point of a grid, or 16."""
-    budget: Budget | None = None
-    """Hours of GPUs or cores in all, such as 64gpuh; no trial begins beyond it."""
-    limit: Time | None = None
-    """How long one trial may take; then it has failed."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     """Seeds that every point of a grid is trained with."""

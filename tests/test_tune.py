@@ -327,6 +327,15 @@ def test_lanes_divide_gpus_and_cores():
         lanes.lanes(5, devices=1, share=1, device="cuda", environ=shown, cpus=8)
 
 
+def test_what_a_plug_in_imports_when_it_is_used_is_imported_once_for_all_trials():
+    document = {"data": {"root": "/images"}, "model": {"kind": "timm", "name": "resnet10t"}}
+    found = forks.modules(experiments.load(document))
+    assert {"timm", "torch", "instar.tasks._losses", "instar.tasks._mix", "instar.metrics.classification"} <= {*found}
+    assert "instar.tasks._pixel_losses" in forks.modules(
+        experiments.load({"data": {"root": "/i"}, "task": "segmentation"})
+    )
+
+
 def test_parts_of_divided_gpus_are_lanes_by_their_names():
     parts = [f"MIG-{number}f3c1d5a-0b1e-5c7e-9a3d-2f4e6a8b0c1d" for number in range(3)]
     shown = {"CUDA_VISIBLE_DEVICES": ", ".join(parts)}

@@ -4,6 +4,8 @@ It hears no signal to stop, which launchers send to every process of a job; it e
 hears them from the moment on in which it can save, and dies with the search, too.
 """
 
+import ast
+import importlib.util
 import math
 import multiprocessing
 import os
@@ -30,11 +32,6 @@ _LATER = (
     "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin",
     "instar_native", "pandas", "pyarrow.dataset", "pyarrow.pandas_compat", "torch._dynamo",
 )  # fmt: skip
-# Which files of their own some kinds use.
-_OF_KINDS = {
-    "classification": ("instar.tasks._losses", "instar.tasks._mix", "instar.metrics.classification"),
-    "segmentation": ("instar.tasks._pixel_losses", "instar.tasks._tiles", "instar.metrics.pixels"),
-}
 
 
 def modules(experiment: Experiment) -> list[str]:
@@ -48,8 +45,27 @@ def modules(experiment: Experiment) -> list[str]:
         "balancers": getattr(experiment.task, "balance", ""),
     }
     ours = [kind if "." in kind else f"instar.{shelf}.{kind}" for shelf, kind in kinds.items() if kind]
-    # Some kinds of models are named after the library they come from, which takes seconds to import.
-    return [*_LATER, *ours, *_OF_KINDS.get(experiment.task.kind, ()), experiment.model.kind]
+    return [*_LATER, *ours, *(name for module in ours for name in _imported_by(module))]
+
+
+def _imported_by(module: str) -> list[str]:
+    """What a plug-in's file imports anywhere in it: most of that, such as timm, not before it is used.
+
+    `from a import b` may mean the module a.b, or something in a: both are named.
+    """
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        found = None
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        return []
+    names: list[str] = []
+    for node in ast.walk(ast.parse(Path(found.origin).read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+    return list(dict.fromkeys(names))
 
 
 def context(preload: Sequence[str]) -> ForkServerContext:
