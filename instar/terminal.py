@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from instar import formats
@@ -17,6 +18,7 @@ from instar.formats import clock, count, one_line, rate, score
 _ASCII = str.maketrans({"…": "...", "→": "->", "×": "x", "·": "-", "–": "-", "≤": "<=", "█": "#", "░": ".", "▌": "#"})
 _ROOM_FOR_BAR = 60  # columns
 _NAMED = 5  # files that are named one by one
+_CHATTER = b"INFO: Created TensorFlow Lite XNNPACK delegate"
 _REFRESH = 0.2  # seconds between two drawings of the live line
 
 
@@ -202,10 +204,13 @@ class Line:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _REFRESH
-            text = f"{what}{bar(done / max(1, total))}  {count(done)} of {count(total)}"
-            self._stream.write(
-                f"\r{fitting(formats.cut(text, shutil.get_terminal_size().columns - 1), self._stream)}\x1b[K"
-            )
+            self.say(f"{what}{bar(done / max(1, total))}  {count(done)} of {count(total)}")
+
+    def say(self, text: str) -> None:
+        """What happens now, in place of what was said before."""
+        if math.isfinite(self._due):
+            shown = fitting(formats.cut(text, shutil.get_terminal_size().columns - 1), self._stream)
+            self._stream.write(f"\r{shown}\x1b[K")
             self._stream.flush()
             self._drawn = True
 
@@ -215,6 +220,29 @@ class Line:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
             self._drawn = False
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Inside, what libraries write to standard error by themselves is held back; afterwards all but chatter is told."""
+    import tempfile
+
+    try:
+        kept, held = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115  (closed below, whatever happens)
+    except OSError:  # nobody listens, or there is no room
+        yield
+        return
+    try:
+        os.dup2(held.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        held.seek(0)
+        told = b"".join(line for line in held if not line.startswith(_CHATTER))
+        held.close()
+        if told:
+            os.write(kept, told)
+        os.close(kept)
 
 
 def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> list[str]:

@@ -1,13 +1,14 @@
 """Predictions for new images: the pixels of evaluation, every file named, nothing lost to a broken one."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from instar import cli, evaluate, exported, manifest, predict
+from instar import cli, evaluate, exported, manifest, predict, terminal
 from instar import predictions as stored
 from instar.contract import Contract
 from instar.errors import DataError
@@ -150,3 +151,10 @@ def test_fields_are_given_as_they_are_in_their_files(tmp_path):
         exported.seen("photo.jpg", predict.of_run(run).contract)
     with pytest.raises(DataError, match="24 x 36 x 3"):
         exported.seen(np.zeros((24, 36, 3), np.float32), predict.of_run(run).contract)
+
+
+def test_what_a_runtime_says_of_itself_is_not_shown_and_all_else_is(capfd):
+    with terminal.without_chatter():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: something is wrong\n")
+    os.write(2, b"and so on\n")
+    assert capfd.readouterr().err == "ERROR: something is wrong\nand so on\n"

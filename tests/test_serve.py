@@ -34,7 +34,7 @@ def picture(colour=(200, 40, 10), size=(40, 30), ending="PNG"):
 
 
 @contextmanager
-def served(model):
+def served(model, look=None):
     """A server in a thread of this process; gives its address."""
     import uvicorn
 
@@ -56,7 +56,7 @@ def served(model):
             """Not in a thread."""
 
     uvicorn.Server = Watched
-    thread = threading.Thread(target=lambda: serve.serve(model, told=told), daemon=True)
+    thread = threading.Thread(target=lambda: serve.serve(model, look=look, told=told), daemon=True)
     try:
         thread.start()
         assert started.wait(30)
@@ -179,22 +179,24 @@ def test_what_cannot_be_served_is_said(tmp_path, capsys):
     assert cli.main(["serve", "gone", "port=http"]) == 65
 
 
+DROP = """new Promise(done => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 60, height: 40 });
+  const pen = canvas.getContext("2d"); pen.fillStyle = "rgb(10,20,220)"; pen.fillRect(0, 0, 60, 40);
+  canvas.toBlob(blob => {
+    const data = new DataTransfer(); data.items.add(new File([blob], "it's <a> file.png", { type: "image/png" }));
+    new MutationObserver(() => done(document.getElementById("first").textContent))
+      .observe(document.getElementById("first"), { childList: true });
+    document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+  });
+})"""
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
 def test_in_a_browser_an_image_is_dropped_and_answered(address, tmp_path):
     with Browser(tmp_path / "profile") as browser:
         browser.call("Page.navigate", url=address)
         browser._until(lambda message: message.get("method") == "Page.loadEventFired")
-        drop = """new Promise(done => {
-          const canvas = Object.assign(document.createElement("canvas"), { width: 60, height: 40 });
-          const pen = canvas.getContext("2d"); pen.fillStyle = "rgb(10,20,220)"; pen.fillRect(0, 0, 60, 40);
-          canvas.toBlob(blob => {
-            const data = new DataTransfer(); data.items.add(new File([blob], "it's <a> file.png", { type: "image/png" }));
-            new MutationObserver(() => done(document.getElementById("first").textContent))
-              .observe(document.getElementById("first"), { childList: true });
-            document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
-          });
-        })"""
-        assert browser.run(drop).startswith("blue88.0")
+        assert browser.run(DROP).startswith("blue88.0")
         assert browser.run("document.querySelectorAll('#classes li').length") == 3
         assert browser.run("document.querySelectorAll('#classes li')[2].textContent").startswith("it's <b>red</b>")
         assert browser.run("document.getElementById('image').naturalWidth") == 16
@@ -207,3 +209,26 @@ def test_in_a_browser_an_image_is_dropped_and_answered(address, tmp_path):
         assert "not an image" in browser.run(wrong)
         complaints = [one for one in browser.complaints if "422" not in one]
         assert complaints == [] and all(url.startswith((address, "data:")) for url in browser.requests)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
+def test_in_a_browser_where_it_looked_can_be_put_away_and_brought_back(tmp_path):
+    corner = np.zeros((16, 16), np.float32)
+    corner[0, 0] = 1
+    shown = (
+        "[document.getElementById('toggle').getBoundingClientRect().width > 0, document.getElementById('image').src]"
+    )
+    with (
+        served(Model(PHOTOS, colours), lambda image_HWC: [("corner", "by hand", corner)]) as address,
+        Browser(tmp_path / "profile") as browser,
+    ):
+        browser.call("Page.navigate", url=address)
+        browser._until(lambda message: message.get("method") == "Page.loadEventFired")
+        assert browser.run(shown)[0] is False, "nothing is there to look at yet"
+        browser.run(DROP)
+        visible, over = browser.run(shown)
+        assert visible
+        browser.run("document.getElementById('toggle').click()")
+        plain = browser.run(shown)[1]
+        browser.run("document.getElementById('toggle').click()")
+        assert plain != over and browser.run(shown)[1] == over

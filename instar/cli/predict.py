@@ -40,14 +40,15 @@ def run(words: Words) -> int:
     caches.refuse_network()
     given = words.only("to", "masks", "checkpoint", "device", "threads", "trust", "runs")
     paths = stage.files(words.things[1:])
-    model = stage.opened(
-        words.things[0],
-        runs_folder=Path(given.get("runs", "runs")),
-        checkpoint=one_of("checkpoint", given.get("checkpoint", "best"), ("best", "latest")),
-        device=one_of("device", given.get("device", "cpu"), ("cpu", "cuda")),
-        threads=whole("threads", given["threads"]) if "threads" in given else None,
-        trust=one_of("trust", given.get("trust", "false"), ("true", "false")) == "true",
-    )
+    with terminal.without_chatter():
+        model = stage.opened(
+            words.things[0],
+            runs_folder=Path(given.get("runs", "runs")),
+            checkpoint=one_of("checkpoint", given.get("checkpoint", "best"), ("best", "latest")),
+            device=one_of("device", given.get("device", "cpu"), ("cpu", "cuda")),
+            threads=whole("threads", given["threads"]) if "threads" in given else None,
+            trust=one_of("trust", given.get("trust", "false"), ("true", "false")) == "true",
+        )
     if "masks" in given and model.contract.answers != "pixels":
         raise ConfigError("masks=FOLDER is for models that answer each pixel; this one answers once an image.")
     line = terminal.Line(live="json" not in words and "quiet" not in words)

@@ -43,7 +43,8 @@ def run(words: Words) -> int:
     threads = whole("threads", given["threads"]) if "threads" in given else None
     look: Callable[[Any], Any] | None = None
     if exported.is_exported(Path(thing)):
-        model = exported.load(thing, threads=threads, trust=trust)
+        with terminal.without_chatter():
+            model = exported.load(thing, threads=threads, trust=trust)
     else:
         found = runs.find(thing, Path(given.get("runs", "runs")))
 

@@ -1,4 +1,5 @@
 "use strict";
+document.documentElement.classList.add("js");  // what only works with it may be seen
 const by = (id) => document.getElementById(id);
 const [drop, image, wrong, first, classes, how] = ["drop", "image", "wrong", "first", "classes", "how"].map(by);
 const [looked, toggle, note] = ["looked", "toggle", "note"].map(by);
