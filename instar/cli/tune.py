@@ -245,7 +245,8 @@ class Shown:
             self.note(f"trial {place:04} carries on")
 
     def evaluated(self, place: int, question: Mapping[str, Any]) -> None:
-        pass
+        value = formats.score(self._metric, float(question["value"]))
+        self._live.say(f"trial {place:04}  epoch {float(question['epoch']):.3g}  val {value}")
 
     def ended(self, place: int, ending: Any, settings: Mapping[str, Any], seconds: float) -> None:
         if self._quiet:
@@ -259,6 +260,7 @@ class Shown:
         )
 
     def note(self, text: str) -> None:
+        self._live.clear()
         if not self._quiet:
             terminal.say(f"note     {formats.one_line(text)}")
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from instar.tune.searcher import Searcher, Trial
 from instar.tune.worker import spent
 
 _TICKS = 4
+_FEW_TICKS, _MOST_TICKS = 2, 6  # between the ends of an axis
+_CLOSE = 0.08  # of an axis: what stands closer to an end would lie on its words
 _MOST_LABELS = 23  # on one axis: more would lie on each other
 _GOOD_SHARE = 0.2
 
@@ -90,8 +92,13 @@ def _opening(study: Study, found: Mapping[str, Any], best: Trial | None, metric:
     numbers.append(
         Number(
             "trials",
-            f"{counts['finished']}",
-            f"finished; {counts['pruned']} stopped early, {counts['failed']} failed, {counts['running']} under way",
+            f"{found['samples']}",
+            f"{counts['finished']} finished, {counts['pruned']} stopped early"
+            + "".join(
+                f", {counts[name]} {said}"
+                for name, said in (("failed", "failed"), ("running", "under way"))
+                if counts[name]
+            ),
         )
     )
     unit = "gpu" if hours["gpu"] else "cpu"
@@ -175,8 +182,7 @@ def _axis(one: Dimension) -> Axis:
         every = math.ceil(len(one.choices) / _MOST_LABELS)
         heights = [(_height(one, choice) or 0.0, _label(one, choice)) for choice in one.choices[::every]]
         return Axis(name, tuple(heights))
-    values = [_inverse(one, number / _TICKS) for number in range(_TICKS + 1)]
-    return Axis(name, tuple((number / _TICKS, _said(value)) for number, value in enumerate(values)))
+    return Axis(name, tuple((_height(one, value) or 0.0, _said(value)) for value in _ticks(one)))
 
 
 def _label(one: Dimension, choice: Any) -> str:
@@ -196,15 +202,35 @@ def _height(one: Dimension, value: Any) -> float | None:
     return min(1.0, max(0.0, (here - low) / (high - low)))
 
 
-def _inverse(one: Dimension, height: float) -> float:
-    if one.is_log:
-        return one.low * (one.high / one.low) ** height
-    return one.low + height * (one.high - one.low)
+def _ticks(one: Dimension) -> list[float]:
+    """Both ends of a range, and round numbers in between: powers of ten on a logarithmic axis that spans some."""
+
+    def far(values: Iterable[float]) -> list[float]:
+        return [value for value in values if _CLOSE < (_height(one, value) or 0.0) < 1 - _CLOSE]
+
+    if not one.is_log:
+        return [one.low, *far(_round(one.low, one.high)), one.high]
+    powers = range(math.floor(math.log10(one.low)), math.ceil(math.log10(one.high)) + 1)
+    every = math.ceil(len(powers) / _MOST_TICKS)
+    inner = far(10.0**power for power in powers[::every])
+    if len(inner) < _FEW_TICKS:
+        inner = far(times * 10.0**power for power in powers for times in (1, 2, 5))
+    return [one.low, *inner, one.high]
+
+
+def _round(low: float, high: float) -> list[float]:
+    """Round numbers between two, about as many as there are ticks."""
+    step = 10.0 ** math.floor(math.log10((high - low) / _TICKS))
+    step *= next((times for times in (1, 2, 5) if (high - low) / (times * step) <= _MOST_TICKS), 10)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _scale(low: float, high: float, metric: str) -> Axis:
-    ends = [(number / _TICKS, score(metric, low + number / _TICKS * (high - low))) for number in range(_TICKS + 1)]
-    return Axis(_words(metric), tuple(ends) if high > low else ((0.5, score(metric, low)),))
+    if high <= low:
+        return Axis(_words(metric), ((0.5, score(metric, low)),))
+    inner = [value for value in _round(low, high) if _CLOSE < (value - low) / (high - low) < 1 - _CLOSE]
+    ticks = [((value - low) / (high - low), score(metric, value)) for value in (low, *inner, high)]
+    return Axis(_words(metric), tuple(ticks))
 
 
 def _between(value: float | None, scored: Sequence[float]) -> float | None:
@@ -265,7 +291,9 @@ def _curves(trials: Sequence[Trial], best: Trial | None, metric: str) -> Chart |
 
 def _gain(trials: Sequence[Trial], metric: str, mode: str) -> Chart | None:
     """The best score so far over the hours that were spent."""
-    hours, values, total = [], [], 0.0
+    hours: list[float] = []
+    values: list[float] = []
+    total = 0.0
     best: float | None = None
     for one in trials:
         total += _hours(one)
@@ -273,6 +301,9 @@ def _gain(trials: Sequence[Trial], metric: str, mode: str) -> Chart | None:
         if value is not None and (best is None or (value > best if mode == "max" else value < best)):
             best = value
         if best is not None:
+            if values and best != values[-1]:  # a stair, not a slope: nothing was known in between
+                values.append(values[-1])
+                hours.append(total)
             values.append(best)
             hours.append(total)
     if len(set(values)) < 2:  # nothing was gained
