@@ -3,6 +3,7 @@
 Formats for which Pillow runs other programs (EPS) are never opened; a header that says too many pixels is refused.
 """
 
+import errno
 import io
 import os
 import stat
@@ -158,6 +159,8 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, PermissionError):
         return "no permission to read it"
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "a symbolic link that leads to itself"
     if isinstance(error, UnidentifiedImageError):
         return "not an image that is read here (JPEG, PNG, TIFF, BMP, GIF, WebP, PPM)"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
