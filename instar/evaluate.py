@@ -149,6 +149,8 @@ def report(run: Run, *, split: str | None = None) -> Path:
         predictions = _noun(task).read(run.predictions(shown))
         scores = scores or task.scores(predictions)
         results = task.sections(predictions, scores)
+    rows = _manifest(run) if run.manifest_file.exists() else None
+    aim = getattr(task, "aim", None)
     page = runpage.page(
         run,
         metric=experiment.train.metric or task.METRIC,
@@ -156,8 +158,10 @@ def report(run: Run, *, split: str | None = None) -> Path:
         results=results,
         scores=scores,
         split=shown,
-        skipped=len(_manifest(run).skipped) if run.manifest_file.exists() else 0,
+        skipped=len(rows.skipped) if rows else 0,
         also=getattr(task, "curves", tuple)(),
+        aim=aim(experiment.task, len(rows.classes) if rows else 0) if aim else None,
+        divided=bool(rows and rows.statistics.get("divided")),
     )
     return html.write(page, run.report, halfway=lambda: faults.point("report.write"))
 

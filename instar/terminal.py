@@ -285,7 +285,8 @@ def _split(plan: Any, facts: dict[str, Any]) -> str:
     shares = "/".join(f"{100 * part / max(1, sum(rows)):.0f}" for part in rows)
     twice = facts.get("duplicates")
     across = {None: "", 0: ", no duplicates across"}.get(twice, f", {count(twice or 0)} duplicates across splits")
-    return f"{shares} = {' + '.join(map(count, rows))}, seed {plan.seed}{across}"
+    made = "as given" if facts.get("divided") else f"seed {plan.seed}"
+    return f"{shares} = {' + '.join(map(count, rows))}, {made}{across}"
 
 
 def _work(plan: Any) -> str:

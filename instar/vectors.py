@@ -19,6 +19,7 @@ from instar.predictions import texts
 
 UNKNOWN = -1
 _PREFIX = "vector "
+_PREVIEW = "preview "
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class Vectors:
     label_N      int32, number of its class, -1 where nobody knows it or the row could not be read
     vector_ND    float32, by the name of the branch: image, other, or again (how the image looks in training)
     classes      names in the order of their numbers
+    preview      JPEGs of what the network saw, by the name of the branch; b"" where a row could not be read, and
+                 nothing at all in older files
     meta         plain JSON values: run, split, checkpoint, manifest hash
     """
 
@@ -38,6 +41,7 @@ class Vectors:
     vector_ND: dict[str, np.ndarray]
     classes: tuple[str, ...]
     meta: dict[str, Any] = field(default_factory=dict)
+    preview: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +61,8 @@ def of(
 ) -> Vectors:
     """The vectors out of the columns that were gathered."""
     found = {name: column for name, column in columns.items() if column.ndim == 2}
-    return Vectors(ids, paths, columns["label"].astype(np.int32), found, tuple(classes), meta)
+    preview = {name.removeprefix(_PREVIEW): list(one) for name, one in columns.items() if name.startswith(_PREVIEW)}
+    return Vectors(ids, paths, columns["label"].astype(np.int32), found, tuple(classes), meta, preview)
 
 
 def truths(vectors: Vectors) -> list[str | None]:
@@ -76,6 +81,7 @@ def write(vectors: Vectors, path: Path) -> None:
     for name, one_ND in vectors.vector_ND.items():
         flat = pa.array(np.ascontiguousarray(one_ND, np.float32).reshape(-1))
         columns[_PREFIX + name] = pa.FixedSizeListArray.from_arrays(flat, max(1, one_ND.shape[1]))
+    columns |= {_PREVIEW + name: pa.array(one, pa.binary()) for name, one in vectors.preview.items()}
     about = {"classes": json.dumps(vectors.classes), "instar.meta": json.dumps(vectors.meta)}
     with atomic.writing(path) as file:
         pq.write_table(pa.table(columns).replace_schema_metadata(about), file, compression="zstd")
@@ -99,6 +105,11 @@ def read(path: Path) -> Vectors:
             found,
             tuple(json.loads(about[b"classes"])),
             json.loads(about[b"instar.meta"]),
+            {
+                name.removeprefix(_PREVIEW): table[name].to_pylist()
+                for name in table.column_names
+                if name.startswith(_PREVIEW)
+            },
         )
     except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: is not a whole file of vectors ({error}). Write it again: instar evaluate") from error

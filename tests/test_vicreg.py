@@ -1,8 +1,12 @@
 """VICReg: its loss against the paper's formulas, and trainings that are killed, cut, or cannot be meant."""
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from instar import evaluate, plugins, vectors
 from instar.errors import Again, ConfigError, LearningError, RunError
@@ -107,6 +111,24 @@ def test_rows_of_one_class_are_learnt_from_too(tmp_path, sky):
     outcome = training(tmp_path, tmp_path / "one", train__epochs=1)
     assert "knn" not in outcome.run.metrics()[-1]
     assert "retrieval" in evaluate.evaluate(outcome.run)
+
+
+def test_the_page_shows_a_row_its_partner_and_what_was_taken_for_it_as_the_network_saw_them(tmp_path, sky):
+    outcome = training(tmp_path, sky, train__epochs=1)
+    evaluate.evaluate(outcome.run)
+    found = vectors.read(outcome.run.predictions("test"))
+    assert {name: len(one) for name, one in found.preview.items()} == {"image": len(found), "other": len(found)}
+    with Image.open(io.BytesIO(found.preview["image"][0])) as seen:
+        assert seen.size == (outcome.plan.size, outcome.plan.size)  # the half that counts, and not all of the file
+    task = plugins.load("tasks", "vicreg")
+    swapped = replace(found, vector_ND={**found.vector_ND, "other": found.vector_ND["other"][::-1]})
+    wrong = next(one for one in task.sections(swapped, task.scores(swapped)) if one.title == "Mistakes").blocks[0]
+    for one in wrong.sets:
+        assert [tile.note.split(",")[0] for tile in one.tiles] == ["asked", "its partner", "taken for it"]
+        assert all(tile.source.startswith("data:image/jpeg") for tile in one.tiles)
+        assert one.tiles[1].name == one.tiles[0].name != one.tiles[2].name
+    bare = replace(swapped, preview={})  # as files from before have it
+    assert task.sections(bare, task.scores(bare))
 
 
 @pytest.mark.parametrize("branches", ["both", "image", "other"])

@@ -9,12 +9,11 @@ from typing import Any
 import instar
 from instar.documents import read as read_document
 from instar.errors import InstarError
-from instar.report import balance, exports, learning, lineage, timeline
+from instar.report import balance, exports, learning, lineage, methods, timeline
 from instar.report.blocks import Code, Note, Page, Quote, Section, Text
 from instar.run import Run
 
 Document = dict[str, Any]
-SPACE = "\N{NO-BREAK SPACE}"
 
 
 def page(
@@ -27,12 +26,16 @@ def page(
     split: str,
     skipped: int = 0,
     also: Sequence[str] = (),
+    aim: methods.Aim | None = None,
+    divided: bool = False,
 ) -> Page:
     """The page; what a folder lacks is said to be missing, never guessed.
 
     results   what the task shows of its predictions; the first may be without a title and opens the page
     scores    of that split, empty where there are none
     also      validation scores to draw over epochs, beside the metric
+    aim       what the task says of itself, for the methods section
+    divided   whether the files came divided
     """
     experiment, plan, start = _experiment(run), read_json(run.plan_file), last_start(run)
     metrics, events = run.metrics(), run.events()
@@ -42,13 +45,14 @@ def page(
     if not results:
         opening = [Section("", (Note(_nothing_yet(run, split)),))]
     root = (experiment.get("data") or {}).get("root", "")
+    result = methods.result_sentence(scores, split, _best_epoch(scores, best), metric)
     sections = (
         *opening,
         *learning_sections(metrics, turns, plan, metric, mode=mode, also=also),
         *filter(None, [balance.section(metrics, plan)]),
         *(section for section in results if section.title),
         *filter(None, [exports.section(run.cards())]),
-        _methods(lineage.methods(experiment, plan, start, result_sentence(scores, split, best, metric))),
+        _methods(methods.methods(experiment, plan, start, result, aim=aim, events=events, divided=divided)),
         Section(
             "Cost", cost(turns, events, metrics, plan, start), "What it took, and everything that happened on the way."
         ),
@@ -73,36 +77,6 @@ def page(
     )
 
 
-def result_sentence(scores: Document, split: str, best: Document | None, metric: str) -> str:
-    """How well it did, for the methods section."""
-    if not scores:
-        return ""
-    about = scores.get("about") or {}
-    is_best = best is not None and about.get("samples") in (None, best.get("samples"))
-    chosen = (
-        f"The checkpoint with the best validation {_words(metric)} (epoch {learning.epochs(best['epoch'])})"
-        if best and is_best
-        else "It"
-    )
-    name = "accuracy" if "accuracy" in scores else metric
-    interval = (scores.get("intervals") or {}).get(name)
-    spread = (
-        f" (95{SPACE}% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}{SPACE}%, percentile bootstrap)"
-        if interval
-        else ""
-    )
-    where = {"test": "held-out test", "val": "validation"}.get(split, split)
-    macro = f" and a macro F1 of {scores['macro_f1']:.3f}" if "macro_f1" in scores else ""
-    value = f"{100 * scores[name]:.1f}{SPACE}%" if name in scores else "no score"
-    rows = scores.get("rows", 0)
-    return f"{chosen} reached {value} {_words(name)}{spread}{macro} on the {where} split of {rows} images. "
-
-
-def _words(metric: str) -> str:
-    """A score as one would say it."""
-    return metric.replace("_", " ").replace("iou", "IoU")
-
-
 def learning_sections(
     metrics: Sequence[Document],
     turns: Sequence[timeline.Attempt],
@@ -124,6 +98,12 @@ def learning_sections(
         often = {1: "once", 2: "twice"}.get(kills, f"{kills} times")
         lead += f" Interrupted {often}, where the dotted lines are, and carried on where it stood."
     return [Section("Learning", (charts, table) if table.rows else (charts,), lead)]
+
+
+def _best_epoch(scores: Document, best: Document | None) -> str | None:
+    """The epoch of the best checkpoint, where that is what the scores are of."""
+    samples = (scores.get("about") or {}).get("samples")
+    return learning.epochs(best["epoch"]) if best and samples in (None, best.get("samples")) else None
 
 
 def _methods(sentence: str) -> Section:

@@ -50,6 +50,15 @@ def of(path: str | Path, *, class_HW: np.ndarray | None = None) -> Thumbnail:
         return Thumbnail("")
 
 
+def kept(jpeg: bytes) -> Thumbnail:
+    """The thumbnail of a preview that was stored with the predictions; an empty one of none."""
+    if not jpeg:
+        return Thumbnail("")
+    with Image.open(io.BytesIO(jpeg)) as image:
+        tiny = max(image.size) <= TINY
+    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}", tiny)
+
+
 def of_values(value_HW: np.ndarray, *, class_HW: np.ndarray | None = None) -> Thumbnail:
     """The thumbnail of one channel of a field, from its smallest value in black to its largest in white."""
     finite_HW = np.isfinite(value_HW)

@@ -1,6 +1,6 @@
 """What vectors without labels look like: headline, an alarm where they collapsed, and who finds whom.
 
-N rows, D features.
+A row has two pictures: what the one sensor saw, and its partner, what the other one did. N rows, D features.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 _SHOWN = 24
 
 MISSED_LEAD = (
-    "Rows whose partner was not the nearest of all, the most confident mistake first: the row, and the row whose "
-    "partner was taken for its own."
+    "Rows whose partner was not the nearest of all, the most confident mistake first: the row, its partner, and what "
+    "was taken for it."
 )
 
 
@@ -84,6 +84,7 @@ def mistakes(found: Vectors) -> list[Section]:
     both = metrics.pair({name: one[rows] for name, one in found.vector_ND.items()})
     if both is None or len(rows) < 2:
         return []
+    second = "other" if "other" in found.vector_ND else "again"
     wrong: list[tuple[float, int, int]] = []
     queries, answers = (metrics.unit(one) for one in both)
     for start in range(0, len(rows), 1024):
@@ -97,16 +98,23 @@ def mistakes(found: Vectors) -> list[Section]:
     if not wrong:
         return []
     sets = tuple(
-        Together(found.ids[rows[one]], (_tile(found, rows[one], "asked"), _tile(found, rows[two], "taken for it")))
+        Together(
+            found.ids[rows[one]],
+            (
+                _tile(found, rows[one], "image", "asked"),
+                _tile(found, rows[one], second, "its partner"),
+                _tile(found, rows[two], second, "taken for it"),
+            ),
+        )
         for _, one, two in wrong[:_SHOWN]
     )
     return [Section("Mistakes", (Sets(sets, shown=8),), MISSED_LEAD)]
 
 
-def _tile(found: Vectors, row: int, note: str) -> Tile:
+def _tile(found: Vectors, row: int, branch: str, note: str) -> Tile:
     label = int(found.label_N[row])
     name = found.classes[label] if 0 <= label < len(found.classes) else ""
-    picture = thumbnails.of(found.paths[row])
+    picture = thumbnails.kept(found.preview[branch][row]) if branch in found.preview else thumbnails.Thumbnail("")
     return Tile(picture.source, found.ids[row], f"{note}, {name}" if name else note, tiny=picture.tiny)
 
 

@@ -15,7 +15,27 @@ if TYPE_CHECKING:
     from instar.vectors import Vectors
 
 REMEDY = "Nothing is learnt any more. Lower optim.lr, lengthen schedule.warmup, or raise what holds vectors apart"
+_PREVIEW = 96  # pixels of the longer side: 2 kB
 _TWINS = 1e-3  # relative distance of two networks' weights under which they are the same network
+
+
+def kept(
+    columns: "Mapping[str, np.ndarray]", batch: Mapping[str, Any], *, whole: bool, settings: Any
+) -> "dict[str, Any]":
+    """What is kept of the predictions of a batch: all; and where they are to be stored, a small picture a branch."""
+    import numpy as np
+
+    from instar.tasks import _previews
+
+    found = dict(columns)
+    for name in ("image", "other", "again") if whole else ():
+        if name in columns:
+            pictures = [
+                _previews.jpeg(image, side=_PREVIEW) if label >= 0 else b""
+                for image, label in zip(batch[name].numpy(), columns["label"], strict=True)
+            ]
+            found[f"preview {name}"] = np.array([*pictures, None], object)[:-1]
+    return found
 
 
 def measure(columns: "Mapping[str, np.ndarray]") -> dict[str, float]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from instar.plan import Plan, Progress
     from instar.predictions import Predictions
     from instar.report.blocks import Section
+    from instar.report.methods import Aim
 
 needs = frozenset({"image", "label"})
 METRIC = "accuracy"
@@ -223,3 +224,19 @@ def sections(predictions: "Predictions", scores: Mapping[str, Any]) -> "list[Sec
             Section("Calibration", (show.calibration(predictions),), show.CALIBRATION_LEAD),
         ]
     return found
+
+
+def aim(settings: Settings, classes: int) -> "Aim":
+    """What the methods paragraph says of the task."""
+    from instar.report.methods import Aim
+
+    parts = ["focal loss" if settings.loss == "focal" else "cross-entropy"]
+    parts += [f"label smoothing {settings.label_smoothing:g}"] if settings.label_smoothing else []
+    parts += [f"{name} {value:g}" for name, value in (("mixup", settings.mixup), ("cutmix", settings.cutmix)) if value]
+    balances = {
+        "weights": "weighted by class",
+        "oversample": "classes drawn equally often",
+        "sqrt": "rare classes drawn more often",
+    }
+    parts += [balances[settings.balance]] if settings.balance in balances else []
+    return Aim(f"to tell {classes} classes apart,", ", ".join(parts))

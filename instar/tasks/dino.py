@@ -26,13 +26,14 @@ from instar.errors import ConfigError
 from instar.networks import Encoder, Learner
 from instar.settings import Settings as Base
 from instar.settings import Span
-from instar.tasks._unlabelled import ahead, alarms, curves, measure, scores, sections, stored  # noqa: F401
+from instar.tasks._unlabelled import ahead, alarms, curves, kept, measure, scores, sections, stored  # noqa: F401
 from instar.validation import conflict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from instar.plan import Plan, Progress
+    from instar.report.methods import Aim
 
 needs = frozenset({"image"})
 READER = "image_pair"
@@ -266,3 +267,22 @@ def learner(settings: Settings, encoders: Mapping[str, Encoder], plan: "Plan") -
                 f"timm also need model.args.dynamic_img_size=true), or task.local.count=0."
             ) from error
     return Dino(settings, encoder, plan)
+
+
+def aim(settings: Settings, classes: int) -> "Aim":
+    """What the methods paragraph says of the task."""
+    from instar.report.methods import Aim
+
+    seen = {
+        "image": "on the first sensor",
+        "other": "on the second sensor",
+        "alternate": "on both sensors in turn",
+        "image_teaches": "the teacher seeing the first sensor and the student the second,",
+        "other_teaches": "the teacher seeing the second sensor and the student the first,",
+    }
+    local = f", two large and {settings.local.count} small crops" if settings.local.count else ", two large crops"
+    return Aim(
+        f"without labels by DINO, {seen[settings.strategy]}",
+        f"{settings.prototypes} prototypes, teacher momentum from {settings.momentum:g}, temperatures "
+        f"{settings.teacher_temperature:g} and {settings.temperature:g}{local}",
+    )

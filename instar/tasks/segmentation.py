@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from instar.masks import Masks
     from instar.plan import Plan, Progress
     from instar.report.blocks import Section
+    from instar.report.methods import Aim
 
 needs = frozenset({"image", "mask"})
 METRIC = "mean_iou"
@@ -349,3 +350,15 @@ def _groups(sizes: "Mapping[str, Tensor]") -> "list[tuple[int, int, int, int, li
     for row, size in enumerate(zip(*(side.tolist() for side in sizes.values()), strict=True)):
         found.setdefault(size, []).append(row)  # type: ignore[arg-type]
     return [(*size, rows) for size, rows in found.items()]
+
+
+def aim(settings: Settings, classes: int) -> "Aim":
+    """What the methods paragraph says of the task."""
+    from instar.report.methods import Aim
+
+    names = {"cross_entropy": "cross-entropy", "focal": "focal loss", "dice": "Dice loss", "lovasz": "Lovász loss"}
+    loss = names[settings.loss]
+    if settings.weight_power:
+        loss += f", weighted by each class's share of all pixels to the power of -{settings.weight_power:g}"
+    loss += f", plus {names[settings.also]}" if settings.also != "none" else ""
+    return Aim(f"to tell {classes} classes of pixels apart,", loss)

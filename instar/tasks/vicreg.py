@@ -22,13 +22,14 @@ from instar.errors import ConfigError
 from instar.networks import Encoder, Learner
 from instar.settings import Settings as Base
 from instar.settings import Shelf
-from instar.tasks._unlabelled import ahead, alarms, curves, measure, scores, sections, stored  # noqa: F401
+from instar.tasks._unlabelled import ahead, alarms, curves, kept, measure, scores, sections, stored  # noqa: F401
 from instar.validation import conflict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from instar.plan import Plan, Progress
+    from instar.report.methods import Aim
 
 needs = frozenset({"image"})
 READER = "image_pair"
@@ -155,3 +156,13 @@ def learner(settings: Settings, encoders: Mapping[str, Encoder], plan: "Plan") -
             f"least {2 * plan.devices}."
         )
     return Vicreg(settings, encoders, plan)
+
+
+def aim(settings: Settings, classes: int) -> "Aim":
+    """What the methods paragraph says of the task."""
+    from instar.report.methods import Aim
+
+    both = "an encoder for each sensor" if settings.branches == "both" else "two views of each image"
+    widths = "-".join(map(str, settings.projector))
+    weights = ", ".join(f"{name} {getattr(settings, name):g}" for name in ("invariance", "variance", "covariance"))
+    return Aim(f"without labels by VICReg, with {both} and a projector of {widths},", weights)
