@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -488,9 +489,12 @@ def test_another_configuration_in_the_same_folder_lists_what_differs(lived, caps
 
 def test_a_dry_run_changes_nothing(life, capsys):
     words, folder = life
-    assert cli.main(["train", *words[:-1], "run=never", "--dry"]) == 0
+    line = ["train", *words[:-1], "run=never", "train.every=10 min", "--dry"]
+    assert cli.main(line) == 0
     out = capsys.readouterr().out
-    assert "plan     cpu" in out and out.splitlines()[-1].startswith("next     instar train ")
+    assert "plan     cpu" in out
+    typed = shlex.split(out.splitlines()[-1].removeprefix("next     instar "))
+    assert typed == [word for word in line if word != "--dry"]  # also where a word has a space
     assert not (folder.parent / "never").exists()
 
 

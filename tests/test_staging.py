@@ -27,6 +27,15 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "it's packed"
 
 
+def test_what_is_not_packed_is_read_where_it_is_and_that_is_said(data, tmp_path):
+    told: list[str] = []
+    machine = SimpleNamespace(stage="auto", cache=0)
+    assert staging.near(tmp_path / "images", machine, told=told.append) == tmp_path / "images"
+    assert told == [
+        f"stage=auto copies packed data, but {tmp_path / 'images'} is not packed: instar pack RECIPE to=FOLDER"
+    ]
+
+
 def test_a_copy_is_made_once_and_found_again(data, tmp_path):
     told: list[str] = []
     first = staging.staged(data, tmp_path / "node", told=told.append)

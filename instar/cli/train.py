@@ -264,7 +264,7 @@ def _say(words: Words, learnt: Learnt) -> None:
     """Say how good it is, and where to look."""
     outcome, run = learnt.outcome, learnt.outcome.run
     if outcome.state == "dry":
-        again = " ".join(word for word in ("instar", *words.line) if word != "--dry")
+        again = shlex.join(word for word in ("instar", *words.line) if word != "--dry")
         tell(words, {"state": "dry", "run": str(run.path)}, [f"next     {again}"])
         return
     facts = {"state": outcome.state, "run": str(run.path), "best": outcome.best}

@@ -44,7 +44,10 @@ def near(
     """
     if remote.is_address(root):
         return _fetched(root, machine, told)
-    if machine.stage is None or not packed.is_packed(root):
+    if machine.stage is None:
+        return root
+    if not packed.is_packed(root):
+        told(f"stage={machine.stage} copies packed data, but {root} is not packed: instar pack RECIPE to=FOLDER")
         return root
     return staged(root, machine.stage, files=files, told=told)
 

@@ -1,6 +1,7 @@
 """`instar bench deepcam`: fields, recipe, training and check by one command."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from instar.bench.check import check, not_comparable
 from instar.experiment import load
 from instar.run import Run
 
+README = Path("recipes/deepcam/README.md")
 TINY = [
     "data=synthetic",
     "samples=20",
@@ -102,6 +104,51 @@ def test_the_published_configurations_are_as_published(name, batch, lr, warmup, 
         True,
     )
     assert recipe.model.kind == "deeplab_xception"
+
+
+# Each row of the README's table that sets something, as one would type it, and where it must arrive.
+ROWS = {
+    "--optimizer Adam": (["optim.kind=adam", "optim.eps=1.0e-6"], {"optim.eps": 1e-6, "optim.decay_all": True}),
+    "`AdamW`": (["optim.kind=adamw", "optim.eps=1.0e-6"], {"optim.kind": "adamw", "optim.eps": 1e-6}),
+    "LAMB: bias": (["optim.bias_correction=false", "optim.grad_averaging=false", "optim.max_grad_norm=2.0"],
+                   {"optim.bias_correction": False, "optim.grad_averaging": False, "optim.max_grad_norm": 2.0}),
+    "--start_lr": (["optim.lr=2.0e-3", "optim.betas=[0.9, 0.99]", "optim.weight_decay=1.0e-6"],
+                   {"optim.lr": 2e-3, "optim.betas": (0.9, 0.99), "optim.weight_decay": 1e-6}),
+    "type=multistep": (["schedule={kind: deepcam, type: multistep, milestones: [2048, 4096], decay_rate: 0.1}"],
+                       {"schedule.milestones": (2048, 4096), "schedule.decay_rate": 0.1}),
+    "type=cosine_annealing": (["schedule={kind: deepcam, type: cosine_annealing, t_max: 9000, eta_min: 0.1}"],
+                              {"schedule.t_max": 9000, "schedule.eta_min": 0.1}),
+    "--lr_warmup_steps": (["schedule.lr_warmup_steps=100", "schedule.lr_warmup_factor=2.0"],
+                          {"schedule.lr_warmup_steps": 100, "schedule.lr_warmup_factor": 2.0}),
+    "--batchnorm_group_size": (["train.sync_bn=2"], {"train.sync_bn": 2}),
+    "before validation": (["train.average_bn=true"], {"train.average_bn": True}),
+    "--local_batch_size` x": (["train.batch=256"], {"train.batch": 256}),
+    "--gradient_accumulation_frequency": (["train.micro=1"], {"train.micro": 1}),
+    "--max_epochs": (["seed=7", "train.epochs=5", "train.target=0.8"], {"seed": 7, "train.target": 0.8}),
+    "--precision_mode": (["train.precision=fp16"], {"train.precision": "fp16"}),
+    "--enable_nhwc": (["train.channels_last=true", "train.compile=graphs"], {"train.compile": "graphs"}),
+    "--channels": (["data.reader.channels=[TMQ, U850, V850, PRECT]"], {"data.reader.channels": ("TMQ", "U850", "V850", "PRECT")}),
+    "--shuffle_mode": (["train.shuffle=node"], {"train.shuffle": "node"}),
+    "--data_oversampling_factor": (["train.shuffle=gpu", "train.oversampling=2"], {"train.oversampling": 2}),
+    "--disable_validation": (["train.evaluate=30 epochs"], {}),
+    "--data_augmentations": (["augment.roll=false", "augment.vflip=0"], {"augment.roll": False, "augment.vflip": 0.0}),
+    "--save_frequency": (["train.every=10 min"], {}),
+    "drop_caches": (["mlperf.cache_cleared=true"], {"mlperf.cache_cleared": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_hyperparameter_of_the_benchmark_is_set_by_its_row_of_the_table(row):
+    words, arrives = ROWS[row]
+    line = next(line for line in README.read_text().splitlines() if line.startswith("| ") and row in line.split("|")[1])
+    for key in {word.partition("=")[0] for word in words} - {"schedule"}:
+        assert key.rpartition(".")[2] in line, f"{key} is not in the row"
+    recipe = load("recipes/deepcam/recipe.yaml", words)
+    for path, value in arrives.items():
+        found = recipe
+        for part in path.split("."):
+            found = getattr(found, part)
+        assert found == value
 
 
 @pytest.mark.parametrize(
