@@ -204,7 +204,7 @@ class Panel:
     """Three pictures of one image: itself, its true mask, the errors of the predicted one; data: addresses.
 
     iou           the mean over the classes in this image
-    taken, truth  its largest error: share and class its pixels were taken for, and the class they are of
+    taken, truth  its largest error: share of a class and what it was taken for, and that class
     """
 
     sources: tuple[str, str, str]

@@ -10,6 +10,18 @@ from instar.report.blocks import Chart, Charts, Line, Mark, Table
 from instar.report.timeline import Attempt
 
 Point = dict[str, Any]
+_TITLES = {
+    "lr": "learning rate",
+    "images_per_second": "images/s",
+    "knn": "kNN",
+    "std": "deviation of features",
+    "spread": "spread, 1 where scattered",
+    "cosine": "cosine between rows",
+    "retrieval": "retrieval at 1",
+    "retrieval_5": "retrieval among 5",
+    "sample_iou": "IoU by image",
+    "mean_iou": "mean IoU",
+}
 _NO_SHARES = ("std", "spread", "cosine")  # between 0 and 1 by chance
 
 
@@ -134,10 +146,8 @@ def _shown(value: Any) -> str:
 
 
 def _title(name: str) -> str:
-    return {"lr": "learning rate", "images_per_second": "images/s"}.get(name, name.replace("_", " ")).replace(
-        "iou", "IoU"
-    )
+    return _TITLES.get(name, name.replace("_", " ").replace("iou", "IoU"))
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]

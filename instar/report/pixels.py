@@ -19,7 +19,7 @@ from instar.report.blocks import Bar, Bars, Headline, Note, Number, Panel, Panel
 from instar.report.overlays import CONFUSED, INVENTED, MISSED, css, errors, legend_of, overlay
 
 WORST, TYPICAL = 24, 6
-FIRST = 8
+FIRST = 6
 MOST_BYTES = 5 * 2**20  # of pictures in one page: opens at once, and goes through any mail
 THIN = "\N{NARROW NO-BREAK SPACE}"
 
@@ -114,7 +114,7 @@ def _pictures(masks: Masks, row: int) -> tuple[str, str, str]:
 
 
 def _taken_for(masks: Masks, row: int) -> tuple[str, str]:
-    """The largest error of an image: what its pixels were taken for, and what they are; '' where there is none."""
+    """An image's largest error: how much of a class was taken for which, and that class; '' where there is none."""
     K = len(masks.classes)
     pairs_C2 = np.frombuffer(masks.confusion[row], np.int64).reshape(-1, 2)
     true_C, predicted_C = np.divmod(pairs_C2[:, 0], K)
@@ -122,8 +122,9 @@ def _taken_for(masks: Masks, row: int) -> tuple[str, str]:
     if not len(wrong_C) or wrong_C.max() == 0:
         return "", ""
     at = int(wrong_C.argmax())
-    share = ratio(wrong_C[at], pairs_C2[:, 1].sum())
-    return f"{100 * float(share):.0f}{THIN}% {masks.classes[predicted_C[at]]}", masks.classes[true_C[at]]
+    share = 100 * float(ratio(wrong_C[at], pairs_C2[true_C == true_C[at], 1].sum()))
+    shown = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
+    return f"{shown}{THIN}% taken for {masks.classes[predicted_C[at]]}", masks.classes[true_C[at]]
 
 
 def _share(name: str, value: float, note: str, interval: Any = None) -> Number:
