@@ -12,6 +12,7 @@ from instar import job as jobs
 from instar import site as sites
 from instar.cli import submit as words_of
 from instar.errors import ConfigError, RunError
+from instar.machine import Machine, Start
 from instar.run import Run
 from instar.site import Site
 from instar.submit import Request, Work
@@ -186,6 +187,20 @@ def test_a_thousand_runs_are_one_array_of_one_script(queue_of, images):
 def test_a_mistake_in_any_value_of_a_sweep_is_found_before(queue_of, images, capsys):
     assert submitted("run=many", "optim.lr=0.1,0.01,-5", "seed=1,2", "--sweep", images=images) == 65
     assert "optim.lr" in capsys.readouterr().err and (queue_of / "asked").read_text() == ""
+
+
+@pytest.mark.parametrize("more", [[], ["--sweep", "seed=1,2"]])
+def test_what_is_said_of_the_machine_and_the_start_reaches_the_job(queue_of, images, capsys, more):
+    said = ["workers=3", "device=cpu", "timeout=30s", "stage=auto", "cache=1 GB", "on_change=tail", "accept=true"]
+    said += ["score=false", "walltime=2h"]
+    assert {word.partition("=")[0] for word in said} | {"devices", "run", "runs"} == {
+        *Machine.model_fields,
+        *Start.model_fields,
+    }
+    assert submitted(*said, *more, "--dry", images=images) == 0
+    script = capsys.readouterr().out
+    for word in said:
+        assert shlex.quote(word) in script.partition("next ")[0]
 
 
 def test_dry_shows_the_script_and_makes_nothing(queue_of, images, capsys):

@@ -151,7 +151,7 @@ def _training(words: Words, things: list[str], changes: tuple[str, ...]) -> "Wor
     experiment, machine, start = train.settings(Words(tuple(things), tuple(fixed), frozenset(), words.line))
     if machine.devices != "auto":
         raise ConfigError(f"devices={machine.devices}: in a job it follows from nodes= and gpus=, or tasks=")
-    here = [word for word in fixed if word.partition("=")[0] in _OF_THE_START]
+    here = _of_the_start(fixed)
     files = (
         ("recipe.yaml", dump(experiment)),
         *_lock(train.source(Words(tuple(things), (), frozenset(), ()), experiment)),
@@ -211,7 +211,7 @@ def _own_module(words: Words, things: list[str], changes: tuple[str, ...], own: 
     if machine.devices != "auto":
         raise ConfigError(f"devices={machine.devices}: in a job it follows from nodes= and gpus=, or tasks=")
     brought.look(found, own)
-    here = [word for word in fixed if word.partition("=")[0] in _OF_THE_START]
+    here = _of_the_start(fixed)
     files = (("recipe.yaml", dump(found)),)
     folder = brought.locate(found, start.run, runs=start.runs).path.absolute()
     if not varied:
@@ -233,7 +233,12 @@ def _lock(recipe: Path) -> Iterator[tuple[str, str]]:
         yield "recipe.lock.yaml", file.read_text(encoding="utf-8")
 
 
-_OF_THE_START = ("workers", "device", "timeout", "walltime", "on_change", "accept")
+def _of_the_start(changes: Sequence[str]) -> list[str]:
+    """The words that say how it runs there, which are no part of the recipe; where the run lies is said by itself."""
+    from instar.machine import Machine, Start
+
+    ours = {*Machine.model_fields, *Start.model_fields} - {"devices", "run", "runs"}
+    return [word for word in changes if word.partition("=")[0] in ours]
 
 
 def _check_values(words: Words, things: list[str], fixed: list[str], varied: list[str]) -> None:
