@@ -3,10 +3,8 @@
 Read top to bottom: choose the rows, ask the network, write.
 """
 
-import difflib
 import hashlib
 import io
-import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -22,7 +20,8 @@ from pydantic import AfterValidator, Field
 from instar import embeddings, plugins
 from instar import manifest as manifests
 from instar import predictions as stored
-from instar.errors import ConfigError, DataError, RunError
+from instar.engine.chosen import choose
+from instar.errors import ConfigError, DataError
 from instar.experiment import Experiment
 from instar.machine import Machine
 from instar.manifest import Manifest
@@ -33,7 +32,6 @@ from instar.settings import Settings
 if TYPE_CHECKING:
     from instar.engine.trained import WithRows
 
-SPLITS = ("train", "val", "test")
 AT_ONCE = 4  # rows: attention of all blocks, and gradients of all maps, are kept meanwhile
 LARGEST = 320  # pixels of the longer side of an image in the page
 
@@ -91,7 +89,15 @@ def explain(
     asked = trained.with_rows(run, checkpoint=question.checkpoint, machine=machine, devices=1)
     _refuse_pixels(run, asked.experiment)
     method, explainer = _explainer(question.method, asked.learner.module)
-    chosen, files = choose(run, asked.manifest, rows, question)
+    chosen, files = choose(
+        run,
+        asked.manifest,
+        rows,
+        task=plugins.load("tasks", asked.experiment.task.kind),
+        split=question.split,
+        most=question.most,
+        seed=question.seed,
+    )
     found, unread = _asked_about(asked, chosen, explainer, question)
     if files:
         loose = _of_files(asked.experiment, asked.manifest, files)
@@ -115,78 +121,7 @@ def explain(
     }
 
 
-# --- which rows ------------------------------------------------------------------------------------------------------
-
-
-def choose(run: Run, manifest: Manifest, words: Sequence[str], question: Question) -> tuple[list[int], list[Path]]:
-    """The rows that words stand for, each once, and the image files among them.
-
-    Raises ConfigError that names every word nobody knows.
-    """
-    rows: list[int] = []
-    files: list[Path] = []
-    mistakes: list[str] = []
-    number_of = {name: row for row, name in enumerate(stored.texts(manifest.ids))}
-    for word in words:
-        try:
-            found = _rows_of(run, manifest, number_of, word, question)
-        except (ConfigError, DataError) as error:
-            mistakes.append(str(error))
-            continue
-        if isinstance(found, Path):
-            files.append(found)
-        else:
-            rows += found
-    if mistakes:
-        raise ConfigError(mistakes)
-    return list(dict.fromkeys(rows)), list(dict.fromkeys(files))
-
-
-def _rows_of(
-    run: Run, manifest: Manifest, number_of: dict[str, int], word: str, question: Question
-) -> list[int] | Path:
-    if word in number_of:
-        return [number_of[word]]
-    kind, colon, rest = word.partition(":")
-    if kind == "worst":
-        return _worst(run, number_of, rest if colon else "8", question.split)
-    if kind == "class" and colon:
-        if rest not in manifest.classes:
-            raise ConfigError(plugins.unknown(rest, list(manifest.classes), what="class"))
-        rows = manifest.rows(question.split)
-        return _drawn(rows[manifest.targets[rows] == manifest.classes.index(rest)], question, word)
-    if word in SPLITS:
-        return _drawn(manifest.rows(word), question, word)
-    if re.fullmatch(r"[0-9]+", word):
-        if int(word) >= len(manifest):
-            raise ConfigError(f"row {word}: there are {len(manifest)} rows, 0 to {len(manifest) - 1}.")
-        return [int(word)]
-    if Path(word).is_file():
-        return Path(word).resolve()
-    near = difflib.get_close_matches(word, itertools.islice(number_of, 20_000), n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"{run.name} has rows such as {next(iter(number_of), '')!r}."
-    raise ConfigError(f"{word!r} is no row, and no file. {hint} Or write worst:8, class:NAME, or test.")
-
-
-def _worst(run: Run, number_of: dict[str, int], count: str, split: str) -> list[int]:
-    """The rows to whose true class the run gave the least probability."""
-    if not re.fullmatch(r"[1-9][0-9]{0,2}", count):
-        raise ConfigError(f"worst:{count}: write how many, from 1 to 999, such as worst:8")
-    try:
-        found = stored.read(run.predictions(split))
-    except RunError as error:
-        raise ConfigError(f"worst:{count}: {error}") from error
-    known = np.flatnonzero(found.known_N)
-    given_N = found.probability_NK[known, found.label_N[known]]
-    order = known[np.argsort(given_N, kind="stable")][: int(count)]
-    return [number_of[found.ids[row]] for row in order.tolist() if found.ids[row] in number_of]
-
-
-def _drawn(rows: np.ndarray, question: Question, word: str) -> list[int]:
-    if not len(rows):
-        raise ConfigError(f"{word!r}: there is no such row in the {question.split} split.")
-    most = min(question.most, len(rows))
-    return np.sort(np.random.default_rng(question.seed).choice(rows, most, replace=False)).tolist()
+# --- what the network says -------------------------------------------------------------------------------------------
 
 
 def _of_files(experiment: Experiment, manifest: Manifest, files: Sequence[Path]) -> Manifest:
@@ -203,9 +138,6 @@ def _of_files(experiment: Experiment, manifest: Manifest, files: Sequence[Path])
     columns |= {name: [value] * len(files) for name, value in rest.items()}
     table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in manifests.SCHEMA})
     return Manifest(folder, table, manifest.classes, statistics=manifest.statistics)
-
-
-# --- what the network says -------------------------------------------------------------------------------------------
 
 
 def _explainer(wanted: str, module: Any) -> tuple[str, ModuleType]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from instar import evaluate, explain, manifest, plugins
+from instar.engine.chosen import choose
 from instar.errors import ConfigError, DataError
 from instar.explain import Question
 from instar.machine import Machine
@@ -267,14 +268,15 @@ def test_rows_of_a_class_are_of_that_class(run):
     rows = manifest.read(run.manifest_file)
     told = explain.explain(run, ["class:class 1's"], Question(split="train", most=3), machine=HERE)
     assert len(told["rows"]) == 3 and all(name.startswith("class 1's/") for name in told["rows"])
-    chosen, files = explain.choose(run, rows, ["test"], Question(most=2))
+    chosen, files = choose(run, rows, ["test"], task=classification, split="test", most=2, seed=0)
     assert len(chosen) == 2 and set(chosen) <= set(rows.rows("test").tolist()) and not files
 
 
 def test_every_word_that_nobody_knows_is_named_at_once(run):
     rows = manifest.read(run.manifest_file)
     with pytest.raises(ConfigError) as caught:
-        explain.choose(run, rows, ["worst:none", "class:class 1", "class 0's/0000.pn", "99999", "$(x)"], Question())
+        words = ["worst:none", "class:class 1", "class 0's/0000.pn", "99999", "$(x)"]
+        choose(run, rows, words, task=classification, split="test", most=16, seed=0)
     first, second, third, fourth, fifth = caught.value.mistakes
     assert "from 1 to 999" in first and 'did you mean "class 1\'s"' in second
     assert (

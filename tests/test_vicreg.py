@@ -127,6 +127,8 @@ def test_the_page_shows_a_row_its_partner_and_what_was_taken_for_it_as_the_netwo
         assert [tile.note.split(",")[0] for tile in one.tiles] == ["asked", "its partner", "taken for it"]
         assert all(tile.source.startswith("data:image/jpeg") for tile in one.tiles)
         assert one.tiles[1].name == one.tiles[0].name != one.tiles[2].name
+    order = task.worst(swapped).tolist()  # so that `instar explain RUN worst:8` has rows
+    assert sorted(order) == list(range(len(found))) and found.ids[order[0]] in {one.title for one in wrong.sets}
     bare = replace(swapped, preview={})  # as files from before have it
     assert task.sections(bare, task.scores(bare))
 

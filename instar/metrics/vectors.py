@@ -72,6 +72,23 @@ def ranks(query_ND: np.ndarray, found_ND: np.ndarray) -> np.ndarray:
     return rank_N
 
 
+def margins(query_ND: np.ndarray, found_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each row of `query_ND`, how much closer its own of `found_ND` is than the closest other, and which that is.
+
+    float32 cosines, 0 and below for a miss; and int64. Needs two rows.
+    """
+    queries, answers = unit(query_ND), unit(found_ND)
+    margin_N, rival_N = np.zeros(len(queries), np.float32), np.zeros(len(queries), np.int64)
+    for rows in _blocks(len(queries)):
+        close_MN = queries[rows] @ answers.T
+        at_M = np.arange(len(close_MN))
+        own_M = close_MN[at_M, at_M + rows.start].copy()
+        close_MN[at_M, at_M + rows.start] = -np.inf
+        rival_N[rows] = close_MN.argmax(1)
+        margin_N[rows] = own_M - close_MN[at_M, rival_N[rows]]
+    return margin_N, rival_N
+
+
 def neighbours_accuracy(vector_ND: np.ndarray, label_N: np.ndarray, *, neighbours: int = NEIGHBOURS) -> float:
     """The share of rows whose nearest others vote for their own class, each vote weighed by exp(cosine / 0.07).
 

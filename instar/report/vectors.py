@@ -85,16 +85,8 @@ def mistakes(found: Vectors) -> list[Section]:
     if both is None or len(rows) < 2:
         return []
     second = "other" if "other" in found.vector_ND else "again"
-    wrong: list[tuple[float, int, int]] = []
-    queries, answers = (metrics.unit(one) for one in both)
-    for start in range(0, len(rows), 1024):
-        close_MN = queries[start : start + 1024] @ answers.T
-        best_M = close_MN.argmax(1)
-        own_M = np.arange(start, start + len(close_MN))
-        for at in np.flatnonzero(best_M != own_M).tolist():
-            surer = float(close_MN[at, best_M[at]] - close_MN[at, start + at])
-            wrong.append((surer, start + at, int(best_M[at])))
-    wrong.sort(reverse=True)
+    margin_N, rival_N = metrics.margins(*both)
+    wrong = [(one, int(rival_N[one])) for one in np.argsort(margin_N, kind="stable").tolist() if margin_N[one] <= 0]
     if not wrong:
         return []
     sets = tuple(
@@ -106,7 +98,7 @@ def mistakes(found: Vectors) -> list[Section]:
                 _tile(found, rows[two], second, "taken for it"),
             ),
         )
-        for _, one, two in wrong[:_SHOWN]
+        for one, two in wrong[:_SHOWN]
     )
     return [Section("Mistakes", (Sets(sets, shown=8),), MISSED_LEAD)]
 

@@ -105,6 +105,21 @@ def sections(predictions: "Vectors", scores: Mapping[str, Any]) -> "list[Section
     return show.sections(predictions, scores)
 
 
+def worst(predictions: "Vectors") -> "np.ndarray":
+    """Rows, those first whose partner is furthest from being the nearest; rows that could not be read are left out."""
+    import numpy as np
+
+    from instar.errors import ConfigError
+    from instar.metrics import vectors as metrics
+
+    rows = np.flatnonzero(predictions.known_N)
+    both = metrics.pair({name: one[rows] for name, one in predictions.vector_ND.items()})
+    if both is None or len(rows) < 2:
+        raise ConfigError("no row has a partner that could be missed; name rows, or class:NAME")
+    margin_N = np.minimum(metrics.margins(*both)[0], metrics.margins(*both[::-1])[0])
+    return rows[np.argsort(margin_N, kind="stable")]
+
+
 def _hits(found: "Vectors") -> "dict[str, np.ndarray]":
     """Whether each row was found, both ways, by its name."""
     import numpy as np

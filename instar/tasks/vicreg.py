@@ -22,7 +22,7 @@ from instar.errors import ConfigError
 from instar.networks import Encoder, Learner
 from instar.settings import Settings as Base
 from instar.settings import Shelf
-from instar.tasks._unlabelled import ahead, alarms, curves, kept, measure, scores, sections, stored  # noqa: F401
+from instar.tasks._unlabelled import ahead, alarms, curves, kept, measure, scores, sections, stored, worst  # noqa: F401
 from instar.validation import conflict
 
 if TYPE_CHECKING:
