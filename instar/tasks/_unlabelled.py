@@ -30,9 +30,10 @@ def kept(
     found = dict(columns)
     for name in ("image", "other", "again") if whole else ():
         if name in columns:
+            seen = name if name in batch else "other"  # a task of the second sensor alone calls it `image`
             pictures = [
                 _previews.jpeg(image, side=_PREVIEW) if label >= 0 else b""
-                for image, label in zip(batch[name].numpy(), columns["label"], strict=True)
+                for image, label in zip(batch[seen].numpy(), columns["label"], strict=True)
             ]
             found[f"preview {name}"] = np.array([*pictures, None], object)[:-1]
     return found
