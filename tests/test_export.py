@@ -20,6 +20,7 @@ from instar.engine.exporting import child, proof
 from instar.errors import ConfigError, DataError, ExportError
 from instar.export import Options
 from instar.machine import Machine
+from instar.report import exports
 from tests.fakes.images import folder_of_images
 from tests.fakes.training import train
 
@@ -83,6 +84,11 @@ def test_the_card_says_what_was_compared(trained, onnx):
     assert sum(rows for _, rows, _, _ in card["classes"]) == card["rows"] == 9
     (kept,) = trained.cards()
     assert kept == card | {"folder": "onnx"}
+    section = exports.section([kept, kept | {"folder": "onnx-2"}])
+    assert section is not None
+    assert [row[0] for row in section.blocks[0].rows] == [
+        "PyTorch, 9 test rows", "onnx/model.onnx", "onnx-2/model.onnx"
+    ]  # fmt: skip
 
 
 def test_an_exporter_that_swaps_colours_is_caught_and_leaves_no_file(trained, onnx):

@@ -9,14 +9,16 @@ from instar.report.blocks import Bar, Bars, Note, Section, Table, Text
 Card = Mapping[str, Any]
 THIN = "\N{NARROW NO-BREAK SPACE}"
 LEAD = "Rows of the run went through PyTorch and through each file by its own runtime."
-_COLUMNS = ("file", "size", "same answer", "max |dp|", "mean |dp|", "score", "PyTorch's", "latency", "p95", "PyTorch")
+_COLUMNS = ("file", "size", "same answer", "max |dp|", "mean |dp|", "score", "latency", "p95")
 
 
 def section(cards: Sequence[Card]) -> Section | None:
     """The cards of all exports; None where there are none."""
     if not cards:
         return None
-    table = Table(_COLUMNS, tuple(_row(card) for card in cards), numeric=frozenset(_COLUMNS[1:]))
+    asked = {(card["checkpoint"], card["split"], card["rows"]): card for card in cards}
+    rows = (*(_of_pytorch(card) for card in asked.values()), *(_row(card) for card in cards))
+    table = Table(_COLUMNS, rows, numeric=frozenset(_COLUMNS[1:]))
     notes = [note for card in cards for note in _notes(card)]
     return Section("Exports", (table, Text(_how(cards[-1])), *notes), LEAD)
 
@@ -29,11 +31,15 @@ def _row(card: Card) -> tuple[str, ...]:
         f"{card['dp_max']:.1e}",
         f"{card['dp_mean']:.1e}",
         _scored(card.get("theirs")),
-        _scored(card.get("ours")),
         _time(card["latency"]["median"]),
         _time(card["latency"]["p95"]),
-        _time(card["pytorch"]["median"]),
     )
+
+
+def _of_pytorch(card: Card) -> tuple[str, ...]:
+    """What a file was compared with."""
+    times = (_time(card["pytorch"][name]) for name in ("median", "p95"))
+    return (f"PyTorch, {card['rows']} {card['split']} rows", *[""] * 4, _scored(card.get("ours")), *times)
 
 
 def _how(card: Card) -> str:
