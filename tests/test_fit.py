@@ -395,4 +395,15 @@ def test_what_the_module_does_wrong_is_said_with_its_line(tmp_path, definition, 
 
 def test_a_name_that_is_never_logged_is_said_with_the_near_miss(tmp_path):
     with pytest.raises(ConfigError, match=r"baseline.py:\d+: the module never logged it: .* did you mean 'val_acc'"):
-        fit(tmp_path, recipe(train__monitor="val_akk"))
+        fit(tmp_path, recipe(train__monitor="val_akk"), view=(notes := Notes()))
+    # after the first step, not after the first epoch
+    assert any("train.monitor=val_akk is not logged yet" in note and "'val_acc'" in note for note in notes.all)
+
+
+def test_what_is_logged_while_training_is_watched_without_a_word(tmp_path):
+    notes = Notes()
+    watched = recipe(train__monitor="train_loss", train__monitor_mode="min", trainer__max_epochs=2)
+    outcome = fit(tmp_path, watched, view=notes)
+    told = [line["train_loss"] for line in outcome.run.metrics() if line["kind"] == "epoch"]
+    assert len(told) == 2 and outcome.best["value"] == min(told)
+    assert not any("not logged" in note for note in notes.all)

@@ -70,6 +70,7 @@ class Watch(Patience, Checkpoint):
         self._pace = Pace(session)
         self._since = (time.monotonic(), 0)
         self._could_save = False
+        self._tried: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.loader is None else self.loader.capture()
@@ -140,6 +141,8 @@ class Watch(Patience, Checkpoint):
             gathered.merge_results(trainer.fit_loop.epoch_loop._results, self.carried.get("results", {}))
             self.carried = {}
         position.batches += 1
+        if self._tried:
+            self._look_for_monitor(trainer)
         self.session.view.step(position.batches * self._rows)
         if position.batches % self._log == 0:
             self._log_step(trainer, outputs)
@@ -148,6 +151,14 @@ class Watch(Patience, Checkpoint):
         if (stop or save) and self._is_resumable(trainer, batch_idx):
             self._could_save = True
             self._act(trainer, stop)
+
+    def _look_for_monitor(self, trainer: Trainer) -> None:
+        """Say after the first step, rather than after an epoch, that what is watched may never be logged."""
+        known = self._tried | _names(trainer.fit_loop.epoch_loop)
+        self._tried = set()
+        monitor = self.session.brought.train.monitor
+        if monitor is not None and monitor not in known:
+            self.session.view.note(words.not_logged_yet(monitor, sorted(known)))
 
     def _is_resumable(self, trainer: Trainer, batch_idx: int) -> bool:
         loop = trainer.fit_loop
@@ -189,10 +200,12 @@ class Watch(Patience, Checkpoint):
     # --- evaluations and the ends of epochs --------------------------------------------------------------------------
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            self._tried = set(trainer.callback_metrics)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         values = _numbers(trainer._logger_connector.metrics["log"])
-        self._judge(trainer, values, kind="val")
+        self._judge(trainer, values, kind="val", watched=not self._is_of_training(trainer))
         self._pace.look_ahead(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
         self._since = (time.monotonic(), self.session.position.batches)
 
@@ -200,7 +213,9 @@ class Watch(Patience, Checkpoint):
         self.epoch_is_over = True
         if trainer.enable_validation:
             values = _numbers(trainer._logger_connector.metrics["log"])
-            if values:
+            if self._is_of_training(trainer):
+                self._judge(trainer, values, kind="epoch")
+            elif values:
                 self._write("epoch", values)
         else:
             self._judge(trainer, _numbers(trainer._logger_connector.metrics["log"]), kind="val")
@@ -213,11 +228,16 @@ class Watch(Patience, Checkpoint):
         length, every = trainer.num_training_batches, trainer.val_check_batch or float("inf")
         return length > trainer.accumulate_grad_batches and (every > trainer.accumulate_grad_batches)
 
-    def _judge(self, trainer: Trainer, values: dict[str, float], *, kind: str) -> None:
-        """Write an evaluation down, and keep its weights where it is the best."""
+    def _is_of_training(self, trainer: Trainer) -> bool:
+        """Whether what is watched is logged by training steps, so that it is known at the end of their epoch only."""
+        loop, monitor = trainer.fit_loop.epoch_loop, self.session.brought.train.monitor
+        return monitor in _names(loop) and monitor not in _names(loop.val_loop)
+
+    def _judge(self, trainer: Trainer, values: dict[str, float], *, kind: str, watched: bool = True) -> None:
+        """Write an evaluation down, and keep its weights where it is the best of what is watched."""
         session, train = self.session, self.session.brought.train
         improved = False
-        if train.monitor is not None:
+        if watched and train.monitor is not None:
             known = _numbers(trainer.callback_metrics)
             if train.monitor not in known:
                 raise ConfigError(words.never_logged(session, train.monitor, list(known)))
@@ -264,6 +284,12 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
         for name, value in values.items()
         if not isinstance(value, torch.Tensor) or value.numel() == 1
     }
+
+
+def _names(loop: Any) -> set[str]:
+    """What a loop of Lightning's has logged in this epoch, as the module called it."""
+    found = [one.meta for one in (loop._results or {}).values()]
+    return {one.name for one in found} | {f"{one.name}_{of}" for one in found if one.forked for of in ("step", "epoch")}
 
 
 def _batch_size(loader: Any) -> int:

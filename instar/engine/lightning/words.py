@@ -26,6 +26,10 @@ def never_logged(session: "Session", name: str, known: list[str]) -> str:
     )
 
 
+def not_logged_yet(name: str, known: list[str]) -> str:
+    return f"train.monitor={name} is not logged yet, by a step or a try at validation: {unknown(name, known)}"
+
+
 def place_of(session: "Session", method: str) -> str:
     """`my/models/baseline.py:41: `: where the user's own method stands."""
     for source in (session.datamodule, session.module):
