@@ -249,7 +249,7 @@ def test_broken_missing_and_unequal_pairs_are_named_counted_and_left_out(tmp_pat
     assert reasons["003.png"] == f"mask masks/{place}/003.png is 32x10, the image 32x24 (upright)"
     assert rows.statistics["broken"] == 4
     assert any("1 masks in masks/ have no image" in note for note in rows.statistics["notes"])
-    with pytest.raises(DataError, match=r"4 of 19 files cannot be used"):
+    with pytest.raises(DataError, match=r"4 of 20 files cannot be used"):
         rows_of(root, max_bad=0.01)
 
 
