@@ -271,8 +271,9 @@ def _decoded(facts: dict[str, Any]) -> tuple[list[str], list[str]]:
         return [], []
     from instar.readers import _jpeg
 
+    library = _jpeg.decoder().partition(" ")[0]  # its version is in provenance.json
     slower = ["JPEGs are decoded by Pillow; pip install 'instar[fast]' halves that time"]
-    return [f"decoder {_jpeg.decoder()}"], slower if _jpeg.decoder() == "Pillow" else []
+    return [f"decoder {library}"], slower if library == "Pillow" else []
 
 
 def two(name: str, left: str, *right: str) -> str:
