@@ -249,11 +249,12 @@ def announcement(run: Any, plan: Any, manifest: Any, experiment: Any = None) -> 
     """What `instar train` prints first: data, split, plan and run, and what was left out."""
     facts = manifest.statistics
     what = "images with masks" if facts.get("pixels") else "pairs" if facts.get("halves") else "images"
-    images = f"{count(len(manifest))} {what}, {count(len(plan.classes))} classes"
+    several, alone = len(plan.classes) > 1, "without labels" if facts.get("halves") else "1 class"
+    images = f"{count(len(manifest))} {what}, {f'{count(len(plan.classes))} classes' if several else alone}"
     if facts.get("median_width"):
         images += f", median {facts['median_width']:.0f}x{facts['median_height']:.0f}"
     remarks = [f"{count(len(manifest.skipped))} skipped (below)"] if manifest.skipped else []
-    if facts.get("imbalance"):
+    if several and facts.get("imbalance"):
         remarks.append(f"imbalance {facts['imbalance']:.1f}x")
     decoded, notes = _decoded(facts)
     model = [f"model  {one_line(getattr(experiment.model, 'name', experiment.model.kind))}"] if experiment else []

@@ -63,6 +63,14 @@ def test_elsewhere_than_in_a_terminal_an_epoch_is_one_line():
     ]
 
 
+def test_of_one_class_no_imbalance_is_told_and_of_pairs_that_there_are_no_labels(monkeypatch):
+    alone = SimpleNamespace(**{**vars(PLAN), "classes": ("",)})
+    line = terminal.announcement(RUN, alone, MANIFEST)[0]
+    assert line.startswith("data     122 images, 1 class, ") and "imbalance" not in line
+    monkeypatch.setattr(Rows, "statistics", {**Rows.statistics, "halves": True})
+    assert terminal.announcement(RUN, alone, MANIFEST)[0].startswith("data     122 pairs, without labels, ")
+
+
 def test_a_pipe_gets_no_control_characters():
     text = watched(io.StringIO())
     assert "\r" not in text and "\x1b" not in text
