@@ -1,6 +1,7 @@
-"""DINO: its loss against algorithm 1 of the paper, its schedules, strategies, and trainings that are killed."""
+"""DINO: its loss against algorithm 1 of the paper and lightly, its schedules, strategies, and trainings that are killed."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -53,6 +54,21 @@ def test_the_loss_is_that_of_the_paper():
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     for one, other in zip(torch.autograd.grad(ours, student), torch.autograd.grad(theirs, student), strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_loss_and_centre_are_those_of_lightly_over_several_steps():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other libraries that it imports
+        theirs_of = pytest.importorskip("lightly.loss").DINOLoss
+        theirs = theirs_of(output_dim=64, warmup_teacher_temp=0.04, warmup_teacher_temp_epochs=1, teacher_temp=0.04)
+    generator, centre_1P = torch.Generator().manual_seed(0), torch.zeros(1, 64)
+    for _ in range(5):
+        views = [torch.randn(16, 64, generator=generator) for _ in range(8)]
+        teacher, student = views[:2], views[2:]
+        ours = _dino.cross_entropy(student, teacher, centre_1P, warmth=0.1, teacher_warmth=0.04)
+        torch.testing.assert_close(ours, theirs(teacher, student, epoch=5), rtol=1e-6, atol=0)
+        centre_1P.lerp_(torch.cat(teacher).mean(0, keepdim=True), 0.1)
+        torch.testing.assert_close(centre_1P, theirs.center.reshape(1, -1), rtol=0, atol=1e-7)
 
 
 def test_prototypes_have_length_one_and_stand_still_while_frozen():
