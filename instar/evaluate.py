@@ -56,8 +56,8 @@ def evaluate(
     if found is None:
         return {}
     task = plugins.load("tasks", experiment.task.kind)
-    _noun(task).write(found, run.predictions(split))
-    scores = {**task.scores(found), "about": {**found.meta, "rows_hash": rows_hash(found, _noun(task))}}
+    stored.stored_by(task).write(found, run.predictions(split))
+    scores = {**task.scores(found), "about": {**found.meta, "rows_hash": rows_hash(found, stored.stored_by(task))}}
     write_atomically(run.scores_file(split), json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
     run.log_event("evaluated", rank=0, split=split, checkpoint=found.meta["checkpoint"], rows=len(found))
     report(run)
@@ -117,7 +117,7 @@ def predict(
         return None
     # A row that cannot be read comes back without its label, so that no score counts it.
     unreadable = int(((columns["label"] < 0) & (manifest.targets[columns["row"]] >= 0)).sum())
-    return _noun(plugins.load("tasks", experiment.task.kind)).of(
+    return stored.stored_by(plugins.load("tasks", experiment.task.kind)).of(
         columns,
         ids=[manifest.ids[row] for row in columns["row"].tolist()],
         paths=[str(manifest.path(row)) for row in columns["row"].tolist()],
@@ -146,7 +146,7 @@ def report(run: Run, *, split: str | None = None) -> Path:
     shown = split or next((name for name in SPLITS if run.predictions(name).exists()), "test")
     scores, results = run.scores(shown), []
     if run.predictions(shown).exists():
-        predictions = _noun(task).read(run.predictions(shown))
+        predictions = stored.stored_by(task).read(run.predictions(shown))
         scores = scores or task.scores(predictions)
         results = task.sections(predictions, scores)
     rows = _manifest(run) if run.manifest_file.exists() else None
@@ -233,11 +233,6 @@ def rows_hash(predictions: Any, noun: ModuleType = stored) -> str:
     return whole.hexdigest()
 
 
-def _noun(task: ModuleType) -> ModuleType:
-    """What predictions of this task are stored as: `predictions`, one answer a row, unless it says otherwise."""
-    return getattr(task, "stored", lambda: stored)()
-
-
 def _scored(run: Run, split: str) -> dict[str, Any]:
     scores = run.scores(split)
     if "rows_hash" not in scores.get("about", {}):
@@ -265,7 +260,7 @@ def _common_metric(tasks: Iterable[ModuleType]) -> str:
 def _ahead(below: Run, above: Run, split: str, task: ModuleType) -> tuple[float, float, float] | None:
     """By how much the score is higher in `below` (negative: lower), row by row; None where the rows are gone."""
     try:
-        first, second = (_noun(task).read(run.predictions(split)) for run in (above, below))
+        first, second = (stored.stored_by(task).read(run.predictions(split)) for run in (above, below))
     except RunError:
         return None
     if (of_task := getattr(task, "ahead", None)) is not None:

@@ -29,6 +29,11 @@ def is_share(name: str) -> bool:
     return not any(word in name for word in _PLAIN)
 
 
+def words(name: str) -> str:
+    """The name of a score in words: `macro f1`, `mean IoU`."""
+    return name.replace("_", " ").replace("iou", "IoU")
+
+
 def loss(value: float) -> str:
     """A loss, as wide as others of its size: `1.020`, `0.034`."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"

@@ -53,8 +53,11 @@ def load(shelf: str, kind: str) -> ModuleType:
         ) from error
 
 
-def unknown(name: str, allowed: list[str], *, what: str = "name") -> str:
-    """One sentence that says `name` is unknown, with the near miss or, failing that, everything allowed."""
+def unknown(name: str, allowed: list[str], *, what: str = "name", otherwise: str = "") -> str:
+    """One sentence that says `name` is unknown, with the near miss or, failing that, everything allowed.
+
+    otherwise   is said instead of that
+    """
     near = difflib.get_close_matches(name, allowed, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(allowed)}"
+    hint = f"did you mean {near[0]!r}?" if near else otherwise or f"known: {', '.join(allowed)}"
     return f"unknown {what} {name!r}: {hint}"

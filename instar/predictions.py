@@ -4,10 +4,12 @@ N rows, K classes.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,11 @@ class Predictions:
     def correct_N(self) -> np.ndarray:
         """Whether the prediction is the label; false where the label is unknown."""
         return self.prediction_N == self.label_N
+
+
+def stored_by(task: ModuleType) -> ModuleType:
+    """The noun that predictions of a task are stored as: this one, an answer a row, unless it says otherwise."""
+    return getattr(task, "stored", lambda: sys.modules[__name__])()
 
 
 def of(

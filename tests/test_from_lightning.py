@@ -1,15 +1,12 @@
 """The page that moves a Lightning project over is true: its files are written, its commands run."""
 
-import os
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.fakes.pages import typed
+from tests.fakes.processes import ROOT
+
 PAGE = (ROOT / "docs" / "how-to" / "from-lightning.md").read_text(encoding="utf-8")
 
 
@@ -31,18 +28,7 @@ def test_the_page_works_by_copy_and_paste(tmp_path):
     assert len(commands) == 12
     told = ""
     for command in commands:
-        name, *words = shlex.split(command)
-        assert name == "instar"
-        done = subprocess.run(
-            [sys.executable, "-m", "instar", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        told += done.stdout
+        told += typed(command, tmp_path, patience=300)
     assert "Neptune's service was shut down" in told
     assert "task.definition" in told and '"Wider"' in told
     assert list((tmp_path / "runs" / "first" / "trackers" / "tensorboard").glob("events.*"))

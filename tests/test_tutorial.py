@@ -1,17 +1,13 @@
 """The first tutorial is true: its commands run one after the other, and say what the page says they do."""
 
-import os
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from instar import demo
+from tests.fakes.pages import typed
+from tests.fakes.processes import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "tutorial-first-model.md").read_text(encoding="utf-8")
 
 
@@ -23,16 +19,7 @@ def test_the_page_works_by_copy_and_paste(tmp_path):
     assert len(commands) == 11
     told = {}
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", *shlex.split(command)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        told[command] = done.stdout
+        told[command] = typed(command, tmp_path, patience=500)
     same_everywhere = ("instar check instar-demo/digits", "instar config diff first wider")
     for command in same_everywhere:
         block = PAGE.partition(f"{command}\n```\n\n```\n")[2].partition("```")[0]

@@ -9,7 +9,6 @@ instar show lightning_module   the recipe of a LightningModule of your own, and 
 --json                         the JSON schema of these settings
 """
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -69,9 +68,7 @@ def find(name: str) -> tuple[str, Any]:
     if matches:
         return matches[0], every[matches[0]].settings(matches[0].rpartition(".")[2])
     known = [*plain, *with_kinds, *every, *(full.rpartition(".")[2] for full in every)]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "instar show lists them"
-    raise ConfigError(f"unknown group or kind {name!r}: {hint}")
+    raise ConfigError(plugins.unknown(name, known, what="group or kind", otherwise="instar show lists them"))
 
 
 def page(name: str, settings: Any) -> list[str]:

@@ -85,9 +85,8 @@ def _worst(run: Run, number_of: dict[str, int], count: str, *, split: str, task:
     """The rows that the run did worst on, as its task sees it."""
     if not re.fullmatch(r"[1-9][0-9]{0,2}", count):
         raise ConfigError(f"worst:{count}: write how many, from 1 to 999, such as worst:8")
-    noun: ModuleType = getattr(task, "stored", lambda: stored)()
     try:
-        found = noun.read(run.predictions(split))
+        found = stored.stored_by(task).read(run.predictions(split))
     except RunError as error:
         raise ConfigError(f"worst:{count}: {error}") from error
     order = getattr(task, "worst", _least_probable)(found)[: int(count)]

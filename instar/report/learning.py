@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from instar import formats
 from instar.report.blocks import Chart, Charts, Line, Mark, Table
 from instar.report.timeline import Attempt
 
@@ -146,7 +147,7 @@ def _shown(value: Any) -> str:
 
 
 def _title(name: str) -> str:
-    return _TITLES.get(name, name.replace("_", " ").replace("iou", "IoU"))
+    return _TITLES.get(name, formats.words(name))
 
 
 def _capital(text: str) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from instar import formats
+
 SPACE = "\N{NO-BREAK SPACE}"
 # Why a training ended before its last epoch, by the state that its last event names.
 _ENDINGS = {
@@ -83,7 +85,7 @@ def result_sentence(scores: Document, split: str, best_epoch: str | None, metric
 def words(metric: str) -> str:
     """A score as one would say it."""
     said = {"sample_iou": "mean IoU by image", "mean_iou": "mean IoU", "retrieval": "retrieval at rank 1"}
-    return said.get(metric, metric.replace("_", " ").replace("iou", "IoU"))
+    return said.get(metric, formats.words(metric))
 
 
 def _split(experiment: Document, divided: bool) -> str:

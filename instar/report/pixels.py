@@ -3,7 +3,6 @@
 N rows, K classes, H W pixels.
 """
 
-import base64
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 from instar.masks import Masks, decoded
 from instar.metrics import pixels as metrics
 from instar.metrics.counts import ratio
+from instar.report import addresses
 from instar.report import classes as show
 from instar.report.blocks import Bar, Bars, Headline, Note, Number, Panel, Panels, Section
 from instar.report.overlays import CONFUSED, INVENTED, MISSED, css, errors, legend_of, overlay
@@ -133,6 +133,4 @@ def _share(name: str, value: float, note: str, interval: Any = None) -> Number:
 
 
 def address(image_HW3: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image_HW3.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=82, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return addresses.of_image(Image.fromarray(image_HW3.clip(0, 255).astype(np.uint8)), "JPEG", quality=82)

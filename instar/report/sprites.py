@@ -3,13 +3,13 @@
 Legend: S side of a stamp.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from instar.report import addresses
 
 SHEET = 2048  # pixels a side of one sheet: any browser decodes it at once
 _LOSSLESS = 1_500_000  # pixels of all stamps that are kept as they are; above, they are JPEGs
@@ -51,9 +51,7 @@ def picture(stamp: bytes, *, side: int, tiny: bool) -> str:
 
 def address(image_HW3: np.ndarray, form: str) -> str:
     """An image as a data: address."""
-    buffer = io.BytesIO()
-    Image.fromarray(image_HW3).save(buffer, form, quality=QUALITY, optimize=True)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return addresses.of_image(Image.fromarray(image_HW3), form, quality=QUALITY)
 
 
 def _sheet(stamps: Sequence[bytes], *, side: int, columns: int) -> np.ndarray:

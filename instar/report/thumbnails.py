@@ -1,6 +1,5 @@
 """Small pictures as data: addresses, for pages that open without their images."""
 
-import base64
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from PIL import Image, ImageOps
 
 from instar import packed
 from instar.errors import DataError
+from instar.report import addresses
 from instar.report.overlays import overlay
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def kept(jpeg: bytes) -> Thumbnail:
         return Thumbnail("")
     with Image.open(io.BytesIO(jpeg)) as image:
         tiny = max(image.size) <= TINY
-    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}", tiny)
+    return Thumbnail(addresses.of_bytes(jpeg, "JPEG"), tiny)
 
 
 def of_values(value_HW: np.ndarray, *, class_HW: np.ndarray | None = None) -> Thumbnail:
@@ -105,7 +105,7 @@ def _made(image: Image.Image, class_HW: np.ndarray | None = None) -> Thumbnail:
         small = Image.fromarray(class_HW).resize(visible.size, Image.Resampling.NEAREST)
         shown_HW3 = overlay(np.asarray(visible.convert("RGB"), np.float32), np.asarray(small))
         visible = Image.fromarray(shown_HW3.round().clip(0, 255).astype(np.uint8))
-    return Thumbnail(_address(visible, "PNG" if tiny else "JPEG"), tiny)
+    return Thumbnail(addresses.of_image(visible, "PNG" if tiny else "JPEG", quality=QUALITY), tiny)
 
 
 def _visible(image: Image.Image) -> Image.Image:
@@ -121,9 +121,3 @@ def _visible(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _address(image: Image.Image, form: str) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, form, quality=QUALITY, optimize=True)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import instar
 from instar import documents
-from instar.formats import score
+from instar.formats import is_share, score, words
 from instar.report import html
 from instar.report.blocks import (
     Axis,
@@ -73,7 +73,7 @@ def page(study: Study, definition: Definition, journal: Searcher) -> Page:
     names = ", ".join(definition.space.names)
     return Page(
         title=study.name,
-        lead=f"{ended} of {wanted} trials over {names}, judged by validation {_words(metric)}.",
+        lead=f"{ended} of {wanted} trials over {names}, judged by validation {words(metric)}.",
         sections=sections,
         kicker="Instar study",
         foot=f"Made by Instar {instar.__version__}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}. This file is complete in "
@@ -87,8 +87,8 @@ def _opening(study: Study, found: Mapping[str, Any], best: Trial | None, metric:
     if best is not None and best.value is not None:
         test = study.trial(best.place or 0).scores("test").get(metric)
         note = f"trial {best.place:04}" + (f"; on the test rows {score(metric, test)}" if test is not None else "")
-        share = best.value if _is_share(metric) else None
-        numbers.append(Number(f"best validation {_words(metric)}", score(metric, best.value), note, share=share))
+        share = best.value if is_share(metric) else None
+        numbers.append(Number(f"best validation {words(metric)}", score(metric, best.value), note, share=share))
     numbers.append(
         Number(
             "trials",
@@ -131,7 +131,7 @@ def _tried(
         return []
     scored = sorted(value for one in shown if (value := _reached(one, mode)) is not None)
     axes = [_axis(one) for one in definition.space.dimensions]
-    last = _scale(scored[0], scored[-1], metric) if scored else Axis(_words(metric), ())
+    last = _scale(scored[0], scored[-1], metric) if scored else Axis(words(metric), ())
     good = _good(shown, mode)
     traces = [
         Trace(
@@ -227,10 +227,10 @@ def _round(low: float, high: float) -> list[float]:
 
 def _scale(low: float, high: float, metric: str) -> Axis:
     if high <= low:
-        return Axis(_words(metric), ((0.5, score(metric, low)),))
+        return Axis(words(metric), ((0.5, score(metric, low)),))
     inner = [value for value in _round(low, high) if _CLOSE < (value - low) / (high - low) < 1 - _CLOSE]
     ticks = [((value - low) / (high - low), score(metric, value)) for value in (low, *inner, high)]
-    return Axis(_words(metric), tuple(ticks))
+    return Axis(words(metric), tuple(ticks))
 
 
 def _between(value: float | None, scored: Sequence[float]) -> float | None:
@@ -284,8 +284,8 @@ def _curves(trials: Sequence[Trial], best: Trial | None, metric: str) -> Chart |
         lines.append(Line(f"trial {one.place:04}", x, y, "main" if is_best else "faint"))
         if one.state == "pruned":
             marks.append(Mark(x[-1], "", "stop", y[-1]))
-    title = f"Validation {_words(metric)} of every trial"
-    percent = _is_share(metric)
+    title = f"Validation {words(metric)} of every trial"
+    percent = is_share(metric)
     return Chart(title, tuple(lines), "evaluation", marks=tuple(marks), percent=percent) if lines else None
 
 
@@ -310,8 +310,8 @@ def _gain(trials: Sequence[Trial], metric: str, mode: str) -> Chart | None:
         return None
     line = Line("best so far", tuple(hours), tuple(values))
     unit = "GPU" if any(one.about.get("gpus") for one in trials) else "CPU"
-    title = f"Best validation {_words(metric)} so far"
-    return Chart(title, (line,), f"{unit} hours of all trials", percent=_is_share(metric))
+    title = f"Best validation {words(metric)} so far"
+    return Chart(title, (line,), f"{unit} hours of all trials", percent=is_share(metric))
 
 
 def _every(trials: Sequence[Trial], metric: str) -> Section:
@@ -327,19 +327,11 @@ def _every(trials: Sequence[Trial], metric: str) -> Section:
         )
         for one in trials
     )
-    columns = ("trial", "how it ended", _words(metric), "settings", "epochs", "seconds", "reason")
-    table = Table(columns, rows, numeric=frozenset({_words(metric), "epochs", "seconds"}), shown=24)
+    columns = ("trial", "how it ended", words(metric), "settings", "epochs", "seconds", "reason")
+    table = Table(columns, rows, numeric=frozenset({words(metric), "epochs", "seconds"}), shown=24)
     return Section(
         "Every trial", (table,), "Each is a run of its own: instar why trials/0007, instar report trials/0007."
     )
-
-
-def _words(metric: str) -> str:
-    return metric.replace("_", " ").replace("iou", "IoU")
-
-
-def _is_share(metric: str) -> bool:
-    return score(metric, 0.5).endswith("%")
 
 
 def _said(value: Any) -> str:

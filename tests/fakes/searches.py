@@ -11,14 +11,20 @@ from instar.study import Study
 from tests.fakes.images import folder_of_images
 from tests.fakes.processes import NOT_OURS, ROOT
 
-RECIPE = """\
+
+def recipe(train: str) -> str:
+    """A small network on IMAGES, trained as `train` says."""
+    return f"""\
 seed: 3
-data: {root: "IMAGES", split: {test: 0.1, val: 0.2}}
-model: {kind: resnet9, width: 4}
-augment: {kind: standard, size: 8}
-optim: {kind: adamw, lr: 0.003}
-train: {epochs: 4, batch: 16, every: 16 samples}
+data: {{root: "IMAGES", split: {{test: 0.1, val: 0.2}}}}
+model: {{kind: resnet9, width: 4}}
+augment: {{kind: standard, size: 8}}
+optim: {{kind: adamw, lr: 0.003}}
+train: {train}
 """
+
+
+RECIPE = recipe("{epochs: 4, batch: 16, every: 16 samples}")
 SPACE = (
     "optim.lr=loguniform(1e-5,1e-1)",
     "task.balance=choice(none,oversample)",

@@ -13,17 +13,11 @@ import pytest
 
 from instar.run import Run
 from tests.fakes.images import folder_of_images
+from tests.fakes.searches import recipe
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 ROOT = Path(__file__).parents[2]
-RECIPE = """\
-seed: 3
-data: {root: "IMAGES", split: {test: 0.1, val: 0.2}}
-model: {kind: resnet9, width: 4}
-augment: {kind: standard, size: 8}
-optim: {kind: adamw, lr: 0.003}
-train: {epochs: 200, batch: 16, every: "160 samples", evaluate: "20 epochs"}
-"""
+RECIPE = recipe('{epochs: 200, batch: 16, every: "160 samples", evaluate: "20 epochs"}')
 SITE = """\
 scheduler: slurm
 partition: day
